@@ -1,0 +1,1 @@
+"""Checkpoints out of the framework and back."""

@@ -1,0 +1,1 @@
+"""Backbones that several projects share, created by name."""

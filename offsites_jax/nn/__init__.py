@@ -1,0 +1,1 @@
+"""Flax Linen layers that several models share."""

@@ -1,0 +1,1 @@
+"""One folder per system; the trainer finds them by name."""

@@ -1,0 +1,1 @@
+"""The one trainer: contract, state, step, loop, optimizers, checkpoints, evaluation."""
