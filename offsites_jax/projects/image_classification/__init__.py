@@ -1,0 +1,1 @@
+"""Image classification: EfficientNetV2 and other backbones, progressive learning."""

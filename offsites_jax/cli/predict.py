@@ -1,0 +1,87 @@
+"""`offsites predict`: run a checkpoint, or an export, on files."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from offsites_jax.cli.common import add_step, step_of
+from offsites_jax.errors import UserError
+
+BATCH_SIZE = 32
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's options."""
+    parser.add_argument(
+        "inputs", nargs="+", help="files or folders; with neither option, the first is the workdir"
+    )
+    parser.add_argument("--workdir", help="folder of the run")
+    parser.add_argument("--exported", help="folder of an export; runs without the model's code")
+    parser.add_argument("--output", help="write the lines to this file instead of standard output")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line (the default form)")
+    add_step(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints one JSON object per input file: its path and every output of predict."""
+    from offsites_jax.cli.lines import write_lines
+
+    inputs = list(options.inputs)
+    if not options.exported and not options.workdir:
+        options.workdir = inputs.pop(0)
+    if not inputs:
+        raise UserError("INPUT: missing; name files or a folder to predict on")
+    experiment, predict = from_export(options) if options.exported else from_workdir(options)
+    write_lines((json.dumps(row) for row in rows(experiment, predict, inputs)), options.output)
+    return 0
+
+
+def from_workdir(
+    options: argparse.Namespace,
+) -> tuple[Any, Callable[[dict[str, np.ndarray]], dict[str, Any]]]:
+    """Experiment and predict of a checkpoint."""
+    from offsites_jax.parallel.mesh import MeshSettings
+    from offsites_jax.parallel.start import start
+
+    start()
+
+    import dataclasses
+
+    from offsites_jax.train.restore import restore
+    from offsites_jax.train.workdir import read_experiment
+
+    # One device: prediction needs neither the mesh nor the hosts that training had.
+    experiment = dataclasses.replace(read_experiment(options.workdir), mesh=MeshSettings(data=1))
+    model = restore(options.workdir, step=step_of(options.step), params=options.params, experiment=experiment)
+    return experiment, model.predict
+
+
+def from_export(options: argparse.Namespace) -> tuple[Any, Callable[[dict[str, np.ndarray]], dict[str, Any]]]:
+    """Experiment, for reading inputs as it did, and the exported predict."""
+    from offsites_jax.export.load import load
+    from offsites_jax.train.config import resolve
+
+    exported = load(options.exported)
+    raw = exported.manifest["config"]
+    return resolve(raw, stage=max(0, len(raw.get("stages") or ()) - 1)), exported.predict
+
+
+def rows(experiment: Any, predict: Callable[..., Any], inputs: list[str]) -> Iterator[dict[str, Any]]:
+    """One dict per input, in order."""
+    from offsites_jax.data.pipeline import eval_batches
+    from offsites_jax.data.source import describe
+
+    pipeline = experiment.found.create_input_pipeline(experiment, inputs)
+    names = [describe(pipeline.source, index) for index in range(len(pipeline.source))]
+    batches = eval_batches(pipeline, batch_size=BATCH_SIZE, shard=(0, 1), loading=experiment.data.loading)
+    for number, batch in enumerate(batches):
+        mask = batch.pop("mask")
+        outputs = {name: np.asarray(values) for name, values in predict(batch).items()}
+        for row in np.flatnonzero(mask):
+            yield {
+                "input": names[number * BATCH_SIZE + row],
+                **{name: values[row].tolist() for name, values in outputs.items()},
+            }

@@ -1,0 +1,58 @@
+"""`offsites train`: start an experiment, or go on with it."""
+
+import argparse
+
+from offsites_jax.cli.common import add_experiment, add_json, add_processes, print_json, processes_of
+from offsites_jax.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's options."""
+    add_experiment(parser)
+    parser.add_argument("--workdir", required=True, help="folder of the run, local or gs://")
+    parser.add_argument(
+        "--profile", default="", metavar="A:B", help="trace updates A up to B into workdir/profile"
+    )
+    parser.add_argument("--wandb", default="", metavar="PROJECT", help="log to Weights & Biases as well")
+    parser.add_argument("--stop-at", type=int, help="save and leave at this step, as a preemption would")
+    add_json(parser)
+    add_processes(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trains to the end, or until asked to leave."""
+    from etils import epath
+
+    from offsites_jax.parallel.start import start
+    from offsites_jax.train.config import load_experiment
+    from offsites_jax.train.workdir import COMPILE_CACHE
+
+    experiment = load_experiment(options.experiment, options.overrides)
+    start(experiment.mesh.cpu_devices, processes_of(options), epath.Path(options.workdir) / COMPILE_CACHE)
+
+    from offsites_jax.train.curves import draw_curves
+    from offsites_jax.train.loop import train
+
+    result = train(
+        experiment,
+        options.workdir,
+        profile=parse_window(options.profile),
+        wandb=options.wandb,
+        stop_at=options.stop_at,
+    )
+    draw_curves(options.workdir)
+    if options.json:
+        print_json(
+            {"step": int(result.state.step), "scores": dict(result.scores), "seconds": dict(result.seconds)}
+        )
+    return 0
+
+
+def parse_window(text: str) -> tuple[int, int] | None:
+    """ "100:105" as (100, 105)."""
+    if not text:
+        return None
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+        raise UserError(f"--profile: {text!r} is no window; say --profile 100:105")
+    return int(first), int(last)

@@ -1,0 +1,112 @@
+"""From the folder of a run to an export: the checkpoint, its task and where both come from."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+from etils import epath
+
+from offsites_jax.export.inference import Inference
+from offsites_jax.export.write import TOLERANCE, Report, write_folder
+from offsites_jax.train.checkpoint import read_meta, restore_variables
+from offsites_jax.train.config import Experiment, resolve
+from offsites_jax.train.contract import Task, Variables
+from offsites_jax.train.program import compute_dtype
+from offsites_jax.train.report import versions
+from offsites_jax.train.state import zero_batch
+from offsites_jax.train.workdir import CHECKPOINTS
+
+
+def export(
+    workdir: epath.PathLike,
+    output: str | os.PathLike[str],
+    *,
+    format: str = "stablehlo",
+    step: int | str = "latest",
+    params: str = "ema",
+    platforms: Sequence[str] = ("cpu", "tpu", "cuda"),
+    batch: int | Literal["symbolic"] = "symbolic",
+    batches: Iterable[Mapping[str, Any]] = (),
+    tolerance: float = TOLERANCE,
+    overwrite: bool = False,
+) -> Report:
+    """Exports a checkpoint as a folder that is complete in itself; the data set is not needed.
+
+    Args:
+      workdir: folder of the run.
+      output: folder to make, on a local disk.
+      format: one of `formats.FORMATS`.
+      step: a number, "latest" or "best".
+      params: "ema" for averaged parameters where they are kept, or "raw".
+      platforms: where the function shall run: "cpu", "tpu", "cuda", "rocm". For StableHLO.
+      batch: rows of a batch, or "symbolic" for any number.
+      batches: real batches to compare on, besides a random one.
+      tolerance: largest absolute difference to the live model that passes.
+      overwrite: replace an earlier export at `output`.
+
+    Raises:
+      UserError: no such checkpoint or format, or an output that exists or cannot be written.
+      OffsitesError: the export differs from the live model. In either case nothing new is at `output`.
+
+    """
+    meta = read_meta(epath.Path(workdir) / CHECKPOINTS, step)
+    raw = meta["config"]
+    experiment = resolve(raw, stage=max(0, len(raw.get("stages") or ()) - 1))
+    dtype = compute_dtype(experiment.train.precision, jax.default_backend())
+    task = experiment.found.create_task(experiment, dtype)
+    found, variables = read_variables(workdir, experiment, task, step=step, params=params)
+    facts = {
+        "project": experiment.project,
+        "experiment": raw,
+        "step": found,
+        "params": params,
+        "metrics": meta.get("metrics") or {},
+        "compute_dtype": str(dtype),
+        "trained_with": meta.get("versions") or {},
+        "exported_with": versions(),
+        "git_revision": git_revision(),
+    }
+    return write_folder(
+        Inference(task.predict, variables, task.input_spec, batch, tuple(platforms)),
+        output,
+        format=format,
+        facts=facts,
+        batches=batches,
+        tolerance=tolerance,
+        overwrite=overwrite,
+    )
+
+
+def read_variables(
+    workdir: epath.PathLike, experiment: Experiment, task: Task, *, step: int | str, params: str
+) -> tuple[int, Variables]:
+    """Step and variables of a checkpoint in host memory, whatever mesh they were saved on."""
+    spec = task.batch_spec(experiment.train.batch_size)
+    shapes = jax.eval_shape(lambda key: task.init(key, zero_batch(spec)), jax.random.key(0))
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes
+    )
+    directory = epath.Path(workdir) / CHECKPOINTS
+    found, variables, _ = restore_variables(directory, abstract, step=step, params=params)
+    return found, jax.device_get(dict(variables))
+
+
+def git_revision() -> str:
+    """Commit of this package's checkout, "-dirty" if changed since; empty for an installed package."""
+    here = pathlib.Path(__file__)
+    program = shutil.which("git")
+    # An installed package may lie inside somebody else's repository: only a tracked file tells ours.
+    if not program or not _git(program, here.parent, "ls-files", here.name):
+        return ""
+    return _git(program, here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _git(program: str, folder: pathlib.Path, *arguments: str) -> str:
+    command = [program, "-C", str(folder), *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
+    return run.stdout.strip() if run.returncode == 0 else ""

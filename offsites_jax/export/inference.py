@@ -1,0 +1,110 @@
+"""A trained model as a pure function of flat arrays, ready to be lowered for other machines."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax import export
+from jaxtyping import Array
+
+from offsites_jax.errors import UserError
+from offsites_jax.train.contract import Batch, Variables
+from offsites_jax.train.state import flatten, unflatten
+
+PLATFORMS = ("cpu", "tpu", "cuda", "rocm")
+BATCH = "batch"
+
+Outputs = dict[str, Array]
+Specs = dict[str, jax.ShapeDtypeStruct]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inference:
+    """What an export ships.
+
+    Attributes:
+      predict: `Task.predict`.
+      variables: its parameters and model state, as NumPy arrays.
+      input_spec: `Task.input_spec`: shapes and dtypes by batch size.
+      batch: rows of a batch, or "symbolic" for any number of them.
+      platforms: where the exported function can run.
+
+    """
+
+    predict: Callable[[Variables, Batch], Outputs]
+    variables: Variables
+    input_spec: Callable[[Any], Specs]
+    batch: int | Literal["symbolic"] = "symbolic"
+    platforms: tuple[str, ...] = ("cpu", "tpu", "cuda")
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a batch or a platform that cannot be."""
+        if self.batch != "symbolic" and not (isinstance(self.batch, int) and self.batch > 0):
+            raise UserError(f"batch: {self.batch!r} is neither a number of rows nor 'symbolic'")
+        unknown = [name for name in self.platforms if name not in PLATFORMS]
+        if unknown or not self.platforms:
+            raise UserError(f"platforms: {', '.join(unknown) or 'none given'}; known: {', '.join(PLATFORMS)}")
+
+    def bind(self, variables: Variables) -> Callable[[Batch], Outputs]:
+        """The live predict under jit, bound to variables."""
+        predict, placed = jax.jit(self.predict), jax.device_put(variables)
+        return lambda batch: predict(placed, batch)
+
+    def inputs(self) -> Specs:
+        """Shapes and dtypes of one batch; the batch size is a symbol where it is left open."""
+        return self.input_spec(self.batch if self.batch != "symbolic" else export.symbolic_shape(BATCH)[0])
+
+    def specs(self) -> tuple[Specs, Specs]:
+        """Shapes and dtypes of inputs and outputs, without computing anything."""
+        inputs = self.inputs()
+        return inputs, self._tracing(lambda: jax.eval_shape(self.predict, self.variables, inputs))
+
+    def export(self) -> export.Exported:
+        """`f(params, inputs) -> outputs`, lowered for every platform.
+
+        Parameters are an argument, a dict by flat name; nothing is sharded, so that any one device can run
+        it whatever it was trained on.
+
+        Raises:
+          UserError: predict needs to know the batch size.
+
+        """
+
+        def predict(params: dict[str, Array], inputs: Batch) -> Outputs:
+            return dict(self.predict(unflatten(params), inputs))
+
+        params = {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+            for name, leaf in flatten(self.variables).items()
+        }
+        lower = export.export(jax.jit(predict), platforms=self.platforms)
+        return self._tracing(lambda: lower(params, self.inputs()))
+
+    def random_batch(self, rows: int = 3, seed: int = 0) -> dict[str, np.ndarray]:
+        """Inputs drawn from what any model takes; `rows` where the batch size is open."""
+        rng = np.random.default_rng(seed)
+        spec = self.input_spec(rows if self.batch == "symbolic" else self.batch)
+        return {name: random_array(rng, entry) for name, entry in spec.items()}
+
+    def _tracing(self, trace: Callable[[], Any]) -> Any:
+        try:
+            return trace()
+        except (jax.errors.InconclusiveDimensionOperation, TypeError) as error:
+            if isinstance(error, TypeError) and "_DimExpr" not in str(error):
+                raise
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"batch: predict needs to know the batch size ({reason}); "
+                "export with a fixed one, such as --batch 1"
+            ) from error
+
+
+def random_array(rng: np.random.Generator, spec: jax.ShapeDtypeStruct) -> np.ndarray:
+    """Standard normal floats, any byte, and zeros and ones for other integers: valid as ids and lengths."""
+    if spec.dtype == np.uint8:
+        return rng.integers(0, 256, spec.shape, np.uint8)
+    if np.issubdtype(spec.dtype, np.integer) or spec.dtype == np.bool_:
+        return rng.integers(0, 2, spec.shape).astype(spec.dtype)
+    return rng.standard_normal(spec.shape).astype(spec.dtype)

@@ -1,0 +1,106 @@
+"""Runs an exported model with jax, NumPy and safetensors alone: no model code, no training code."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+from safetensors.numpy import load_file
+
+from offsites_jax.errors import UserError
+from offsites_jax.export.manifest import MANIFEST, verify
+from offsites_jax.export.signature import Signature
+
+MODEL = "model.stablehlo"
+PARAMS = "params.safetensors"
+CALLABLE = "stablehlo"
+
+
+class Exported:
+    """An exported model, ready to call.
+
+    Attributes:
+      manifest: what was exported: project, step, metrics, versions, files.
+      signature: names, shapes and dtypes of inputs and outputs.
+      params: parameters and model state by flat name, such as "params/stem/conv/kernel", on the device.
+
+    """
+
+    def __init__(
+        self,
+        manifest: Mapping[str, Any],
+        signature: Signature,
+        params: Mapping[str, np.ndarray],
+        function: export.Exported,
+    ) -> None:
+        self.manifest = manifest
+        self.signature = signature
+        self.params = jax.device_put(dict(params))
+        self._call = jax.jit(function.call)
+
+    def predict(self, batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Outputs for one batch. Each new batch size compiles once.
+
+        Args:
+          batch: one array per input of the signature, of exactly its dtype.
+
+        Raises:
+          UserError: an input's name, shape or dtype is not the signature's.
+
+        """
+        arrays = self.signature.check_inputs(batch)
+        return jax.device_get(self._call(self.params, arrays))
+
+
+def load(folder: str | os.PathLike[str]) -> Exported:
+    """Loads a folder written by `offsites export --format stablehlo`, after checking every file.
+
+    Raises:
+      UserError: no export, one of another format, for another platform, or made by a newer jax.
+      DamagedDataError: a file differs from its SHA-256 in the manifest.
+
+    """
+    path = pathlib.Path(folder)
+    manifest = verify(path)
+    if manifest.get("format") != CALLABLE:
+        raise UserError(
+            f"{path / MANIFEST}: format {manifest.get('format')!r} holds no function to call; "
+            f"its README.md shows how to read it, or export with --format {CALLABLE}"
+        )
+    signature = Signature.read(path)
+    check_platform(path, signature.platforms)
+    function = _deserialize(path / MODEL, signature)
+    return Exported(manifest, signature, load_file(path / PARAMS), function)
+
+
+def check_platform(folder: pathlib.Path, platforms: tuple[str, ...]) -> None:
+    """Raises UserError when the model was not exported for the devices of this process."""
+    here = local_platforms()
+    if not set(here) & set(platforms):
+        raise UserError(
+            f"{folder}: exported for {', '.join(platforms)}, but this process runs on {here[0]}; "
+            f"export with --platforms {here[0]} or set JAX_PLATFORMS"
+        )
+
+
+def local_platforms() -> tuple[str, ...]:
+    """What exports call the devices of this process."""
+    backend = jax.default_backend()
+    return ("cuda", "rocm") if backend == "gpu" else (backend,)
+
+
+def _deserialize(file: pathlib.Path, signature: Signature) -> export.Exported:
+    try:
+        function = export.deserialize(bytearray(file.read_bytes()))
+        function.mlir_module()  # the program itself is parsed late; a newer jax's is refused only here
+    except Exception as error:  # the file is as it was written, so whatever fails is a matter of versions
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(
+            f"{file}: written by jax {signature.jax_version} (calling convention "
+            f"{signature.calling_convention_version}), cannot be read by jax {jax.__version__} ({reason}); "
+            "a model loads in the jax that wrote it or a newer one: upgrade jax, or export with this one"
+        ) from error
+    return function

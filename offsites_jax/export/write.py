@@ -1,0 +1,126 @@
+"""Writes an export, reads it back, compares it with the live model, and only then gives it its name."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from offsites_jax.errors import OffsitesError, UserError
+from offsites_jax.export.compare import largest_differences
+from offsites_jax.export.formats import FORMATS
+from offsites_jax.export.inference import Inference
+from offsites_jax.export.manifest import CONFIG, MANIFEST, README, verify, write_json, write_manifest
+from offsites_jax.export.publish import published
+from offsites_jax.export.readme import write_readme
+from offsites_jax.train.schema import nearest
+
+TOLERANCE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What an export made.
+
+    Attributes:
+      folder: where it is.
+      format: its format.
+      step: of the checkpoint.
+      max_abs_diff: largest absolute difference to the live model, by output.
+      size: bytes of its files, the manifest not counted.
+
+    """
+
+    folder: pathlib.Path
+    format: str
+    step: int
+    max_abs_diff: Mapping[str, float]
+    size: int
+
+
+def write_folder(
+    inference: Inference,
+    output: str | os.PathLike[str],
+    *,
+    format: str,
+    facts: Mapping[str, Any],
+    batches: Iterable[Mapping[str, Any]] = (),
+    tolerance: float = TOLERANCE,
+    overwrite: bool = False,
+) -> Report:
+    """Makes the folder of one export.
+
+    Args:
+      inference: the live model.
+      output: folder to make, on a local disk.
+      format: one of `FORMATS`.
+      facts: for the manifest; `project`, `experiment` (its configuration), `step` and `params` at least.
+      batches: real batches to compare on, besides a random one; entries that are no inputs are ignored.
+      tolerance: largest absolute difference to the live model that passes.
+      overwrite: replace an earlier export at `output`.
+
+    Raises:
+      UserError: unknown format, or an output that exists or cannot be written.
+      OffsitesError: the export differs from the live model. In either case nothing new is at `output`.
+
+    """
+    if format not in FORMATS:
+        raise UserError(f"format: no export format {format!r}{nearest(format, FORMATS)}")
+    inputs = [inference.random_batch(), *(pick_inputs(inference, batch) for batch in batches)]
+    with published(output, overwrite=overwrite) as folder:
+        signature = FORMATS[format].write(inference, folder)
+        signature.write(folder)
+        write_json(folder / CONFIG, facts["experiment"])
+        (folder / README).write_text(write_readme(signature, facts, FORMATS[format].usage(signature)))
+        facts = {"format": format, **facts, **dataclasses.asdict(signature)}
+        manifest = write_manifest(folder, facts)
+        differences = check(inference, folder, format, inputs, tolerance)
+        write_json(folder / MANIFEST, {**manifest, "max_abs_diff": differences})
+    return Report(
+        folder=pathlib.Path(output),
+        format=format,
+        step=facts["step"],
+        max_abs_diff=differences,
+        size=sum(file["size"] for file in manifest["files"].values()),
+    )
+
+
+def check(
+    inference: Inference,
+    folder: pathlib.Path,
+    format: str,
+    batches: Sequence[Mapping[str, Any]],
+    tolerance: float,
+) -> dict[str, float]:
+    """Largest absolute difference by output between a finished folder and the live model.
+
+    Raises:
+      OffsitesError: a difference above the tolerance.
+
+    """
+    verify(folder)
+    predict = FORMATS[format].reopen(inference, folder)
+    differences = largest_differences(predict, inference.bind(inference.variables), batches)
+    worst = max(differences, key=lambda name: differences[name])
+    if differences[worst] > tolerance:
+        raise OffsitesError(
+            f"export: output {worst!r} is {differences[worst]:.3g} off the live model, over {tolerance:g}; "
+            "nothing was written. Train or export in float32, or allow more with --tolerance"
+        )
+    return differences
+
+
+def pick_inputs(inference: Inference, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a batch that predict reads, in host memory.
+
+    Raises:
+      UserError: one of them is missing.
+
+    """
+    wanted = inference.inputs()
+    missing = sorted(set(wanted) - set(batch))
+    if missing:
+        raise UserError(f"batches: a batch to compare on lacks {', '.join(missing)}; it has {sorted(batch)}")
+    return jax.device_get({name: batch[name] for name in wanted})

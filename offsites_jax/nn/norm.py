@@ -1,0 +1,199 @@
+"""Batch normalisation with a choice of whose statistics normalise an example.
+
+Under ``jit`` a mean over the batch axis is a mean over the whole global batch, wherever its shards
+live, and costs an all-reduce per layer and direction. Statistics over groups of examples, or over
+what one device holds ("ghost" batch norm, Hoffer et al. 2017, arXiv 1705.08741), stay local.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from offsites_jax.errors import UserError
+
+Statistics = Literal["global", "group", "device"]
+
+Affine = tuple[Array, Array]
+"""Scale and bias, each [channels]."""
+
+BATCH_AXES = ("slices", "data", "fsdp")
+"""Mesh axes over which a batch is split, outermost first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNormSettings:
+    """What a model lets an experiment choose about its batch norms.
+
+    Attributes:
+        momentum: weight of the old running statistic, ``new = momentum * old + (1 - m) * batch``.
+        epsilon: added to the variance.
+        statistics: ``"global"``: moments of the whole batch, whatever the mesh. ``"group"``:
+            moments of each ``group_size`` neighbouring examples; the result does not depend on the
+            mesh, and needs no collective when the number of groups is a multiple of the number of
+            batch shards. ``"device"``: moments of the examples one device holds; equal to
+            ``"global"`` where no mesh is current.
+        group_size: examples in a group; used by ``"group"`` only.
+
+    Raises:
+        UserError: if a value is outside its range.
+
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-3
+    statistics: Statistics = "global"
+    group_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.statistics not in get_args(Statistics):
+            known = ", ".join(get_args(Statistics))
+            raise UserError(f"norm.statistics is {self.statistics!r}: choose one of {known}")
+        if self.statistics == "group" and (self.group_size is None or self.group_size < 1):
+            raise UserError(
+                f"norm.group_size is {self.group_size}: statistics 'group' needs the number of "
+                "examples in a group, 1 or more"
+            )
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"norm.momentum is {self.momentum}: it must be in [0, 1)")
+        if self.epsilon <= 0:
+            raise UserError(f"norm.epsilon is {self.epsilon}: it must be above 0")
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last; parameters and statistics as flax names them.
+
+    Parameters ``scale`` and ``bias``; ``batch_stats`` ``mean`` and ``var``; all [channels], float32.
+    Moments are taken in float32 as E[x²] - E[x]², with the biased variance both in the normalisation
+    and in the running statistics, which average over groups or devices where there are several.
+    Initialisation always uses the whole batch, so it may run on any number of examples.
+
+    Attributes:
+        settings: momentum, epsilon and whose statistics to use.
+        dtype: type of the output; ``None`` keeps the type of the input.
+
+    """
+
+    settings: BatchNormSettings = BatchNormSettings()
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch *rest channels"], use_running_average: bool
+    ) -> Float[Array, "batch *rest channels"]:
+        """Normalise ``x`` by its own moments, or by the running ones.
+
+        Raises:
+            UserError: if the batch does not divide into groups, or over the devices.
+
+        """
+        width, settings = x.shape[-1], self.settings
+        scale = self.param("scale", nn.initializers.ones, (width,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (width,), jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (width,), jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, (width,), jnp.float32)
+        affine = (scale, bias)
+        dtype = self.dtype or x.dtype
+
+        if use_running_average:
+            return _affine_norm(x, (mean.value, var.value), affine, settings.epsilon).astype(dtype)
+        if self.is_initializing() or settings.statistics == "global":
+            y, moments = _normalise_whole(x, affine, settings.epsilon, _manual_batch_axes())
+        elif settings.statistics == "group":
+            y, moments = _normalise_groups(x, affine, settings.epsilon, _checked_group_size(x, settings))
+        else:
+            y, moments = _normalise_per_device(x, affine, settings.epsilon)
+        if not self.is_initializing():
+            mean.value = settings.momentum * mean.value + (1 - settings.momentum) * moments[0]
+            var.value = settings.momentum * var.value + (1 - settings.momentum) * moments[1]
+        return y.astype(dtype)
+
+
+def _moments(x: Array, axes: Sequence[int], across: tuple[str, ...] = ()) -> tuple[Array, Array]:
+    """Mean and biased variance over ``axes`` (kept, size 1) and the manual mesh axes ``across``."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean, square = x.mean(axes, keepdims=True), jnp.square(x).mean(axes, keepdims=True)
+    if across:
+        mean, square = jax.lax.pmean((mean, square), across)
+    # Rounding can bring the difference of two large numbers below zero.
+    return mean, jnp.maximum(square - jnp.square(mean), 0)
+
+
+def _affine_norm(x: Array, moments: tuple[Array, Array], affine: Affine, epsilon: float) -> Array:
+    mean, var = moments
+    return (x - mean) * (jax.lax.rsqrt(var + epsilon) * affine[0]) + affine[1]
+
+
+def _normalise_whole(
+    x: Array, affine: Affine, epsilon: float, across: tuple[str, ...] = ()
+) -> tuple[Array, Array]:
+    """Normalise by the moments of all examples; return them too, as [2, channels]."""
+    moments = _moments(x, range(x.ndim - 1), across)
+    return _affine_norm(x, moments, affine, epsilon), jnp.stack(moments).reshape(2, -1)
+
+
+def _normalise_groups(x: Array, affine: Affine, epsilon: float, group_size: int) -> tuple[Array, Array]:
+    """Normalise each ``group_size`` neighbours by their moments; return the mean over groups."""
+    grouped = x.reshape(-1, group_size, *x.shape[1:])
+    moments = _moments(grouped, range(1, grouped.ndim - 1))
+    y = _affine_norm(grouped, moments, affine, epsilon).reshape(x.shape)
+    averaged = jnp.stack(moments).reshape(2, -1, x.shape[-1]).mean(1)
+    return y, _mean_across(averaged, _manual_batch_axes())
+
+
+def _normalise_per_device(x: Array, affine: Affine, epsilon: float) -> tuple[Array, Array]:
+    """Normalise each device's examples by their moments; return the mean over devices."""
+    mesh = jax.sharding.get_abstract_mesh()
+    manual = _manual_batch_axes()
+    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.shape and axis not in manual)
+    devices = math.prod(mesh.shape[axis] for axis in axes)
+    if x.shape[0] % devices:
+        raise UserError(
+            f"a batch of {x.shape[0]} does not divide over {devices} devices, as norm.statistics "
+            f"'device' needs: make train.batch_size a multiple of {devices}"
+        )
+
+    def on_one_device(x: Array, affine: Affine) -> tuple[Array, Array]:
+        y, moments = _normalise_whole(x, affine, epsilon)
+        return y, jax.lax.pmean(moments, axes)
+
+    if devices == 1:
+        y, moments = _normalise_whole(x, affine, epsilon)
+    else:
+        split, whole = PartitionSpec(axes), PartitionSpec()
+        y, moments = jax.shard_map(
+            on_one_device,
+            in_specs=(split, whole),
+            out_specs=(split, whole),
+            axis_names=set(axes),
+        )(x, affine)
+    return y, _mean_across(moments, manual)
+
+
+def _manual_batch_axes() -> tuple[str, ...]:
+    """Batch axes an enclosing ``shard_map`` has already taken: there, ``x`` is one shard."""
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    return tuple(axis for axis in BATCH_AXES if kinds.get(axis) == AxisType.Manual)
+
+
+def _mean_across(x: Array, axes: tuple[str, ...]) -> Array:
+    return jax.lax.pmean(x, axes) if axes else x
+
+
+def _checked_group_size(x: Array, settings: BatchNormSettings) -> int:
+    size = settings.group_size or x.shape[0]
+    if x.shape[0] % size:
+        raise UserError(
+            f"a batch of {x.shape[0]} does not divide into groups of norm.group_size={size}: "
+            f"make train.batch_size (per micro-batch) a multiple of {size}, or group_size a "
+            "divisor of it"
+        )
+    return size

@@ -1,0 +1,237 @@
+"""The one train loop.
+
+Read it top to bottom: workdir, mesh, state; then for each step batch, update, and every so often log,
+evaluate, save. Every project runs through here; none has a loop of its own.
+
+The order at a step is fixed: update, log, evaluate, save, leave if asked. Evaluation comes before the save so
+that a checkpoint carries its own scores; the save comes last so that all that led to it is in the log.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+from etils import epath
+from jax.sharding import Mesh
+
+from offsites_jax.data.pipeline import train_batches
+from offsites_jax.data.prefetch import DeviceBatches
+from offsites_jax.errors import Preempted, UserError
+from offsites_jax.parallel.mesh import create_mesh, data_shard, put_batch
+from offsites_jax.train.checkpoint import Checkpoints
+from offsites_jax.train.config import Experiment
+from offsites_jax.train.evaluation import Evaluations
+from offsites_jax.train.preemption import Preemption
+from offsites_jax.train.profile import Profiler
+from offsites_jax.train.program import Program, create_program
+from offsites_jax.train.progress import Progress
+from offsites_jax.train.report import describe_run, step_flops, versions
+from offsites_jax.train.state import TrainState
+from offsites_jax.train.tally import Tally
+from offsites_jax.train.warm_start import warm_start
+from offsites_jax.train.workdir import CHECKPOINTS, open_workdir
+from offsites_jax.train.writers import MetricsWriter
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What a finished run leaves in memory.
+
+    Attributes:
+      state: the final train state, on the mesh.
+      scores: the last evaluation, as {"<evaluator>/<metric>": value}.
+      seconds: wall seconds by activity of this process (compile, step, data, evaluate, checkpoint ...).
+
+    """
+
+    state: TrainState
+    scores: Mapping[str, float]
+    seconds: Mapping[str, float]
+
+
+def train(
+    experiment: Experiment,
+    workdir: epath.PathLike,
+    *,
+    profile: tuple[int, int] | None = None,
+    wandb: str = "",
+    stop_at: int | None = None,
+) -> TrainResult:
+    """Trains from the newest good checkpoint in `workdir`, or from the start, to the experiment's last step.
+
+    Args:
+      experiment: from `load_experiment`.
+      workdir: local or gs:// folder of the run.
+      profile: (first, last) step of a profiler window.
+      wandb: Weights & Biases project to log to as well.
+      stop_at: leave at this step, saved, as if asked by SIGTERM.
+
+    Raises:
+      UserError: the workdir is another run's, the batch does not divide over the mesh, ...
+      NonFiniteLossError: the loss left the real numbers; the last checkpoint is intact.
+      Preempted: asked to leave; the state is saved.
+
+    """
+    settings = experiment.train
+    mesh = create_mesh(experiment.mesh)
+    program = create_program(experiment.at_stage(0), mesh)
+    workdir = open_workdir(workdir, experiment)
+    with contextlib.ExitStack() as stack:
+        progress = Progress(settings.steps, settings.batch_size)
+        checkpoints = stack.enter_context(
+            contextlib.closing(Checkpoints(workdir / CHECKPOINTS, settings.keep))
+        )
+        writer = stack.enter_context(MetricsWriter(workdir, wandb=wandb))
+        profiler = stack.enter_context(Profiler(workdir, profile))
+        preemption = stack.enter_context(Preemption())
+        stages = stack.enter_context(contextlib.ExitStack())
+
+        with progress.time("restore"):
+            state, meta = restore_or_create(checkpoints, program)
+        step = int(state.step)
+        writer.truncate(step)
+        tally = Tally(meta.get("tally"), stop_on_non_finite=settings.on_non_finite == "stop")
+        describe_run(program, state, writer, step)
+
+        stage, scores, leaving = None, {}, False
+        while step < settings.steps and not leaving:
+            if stage is None or step >= stage.end:
+                stages.close()
+                stage = stages.enter_context(
+                    contextlib.closing(enter_stage(experiment, mesh, step, meta, progress))
+                )
+
+            batch = next(stage.batches)
+            state, metrics = profiler.run(step, stage.update, state, batch)
+            step += 1
+            tally.add(step, metrics)
+
+            last, leaving = step == settings.steps, preemption.reached(step) or step == stop_at
+            log = last or step % settings.log_every == 0
+            evaluate = last or (settings.eval_every > 0 and step % settings.eval_every == 0)
+            save = last or leaving or step % settings.checkpoint_every == 0
+            if log:
+                tally.mark(step)
+                progress.log_point(step, stage.batches.wait_seconds)
+            if log or evaluate or save:
+                # Metrics are fetched one interval late, so that logging never waits for the device.
+                for at, values in tally.lines(keep_last=not (evaluate or save)):
+                    writer.write(at, "train", {**values, **stage.rates(at), **progress.rates(at)})
+                    progress.show(at, values)
+            if evaluate:
+                with progress.time("evaluate"):
+                    scores = stage.evaluations.run(step, state, writer)
+            if save:
+                with progress.time("checkpoint"):
+                    open_interval = tally.flush()
+                    checkpoints.save(
+                        step, state, run_meta(stage, open_interval), scores if evaluate else None
+                    )
+
+        with progress.time("checkpoint"):
+            checkpoints.wait()
+        progress.finish()
+    if step < settings.steps:
+        raise Preempted(f"{workdir}: asked to leave; saved step {step}. Run the same command to go on")
+    return TrainResult(state, scores, progress.seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunningStage:
+    """A stage compiled, with its batches under way."""
+
+    program: Program
+    end: int
+    update: jax.stages.Compiled
+    batches: DeviceBatches
+    evaluations: Evaluations
+    fingerprint: str
+
+    def rates(self, step: int) -> dict[str, float]:
+        """The learning rate that update number `step` used, by parameter group."""
+        many = len(self.program.schedules) > 1
+        names = {
+            group: f"{group}/learning_rate" if many else "learning_rate" for group in self.program.schedules
+        }
+        return {names[group]: float(rate(step - 1)) for group, rate in self.program.schedules.items()}
+
+    def close(self) -> None:
+        """Stops the data workers."""
+        self.batches.close()
+
+
+def enter_stage(
+    experiment: Experiment, mesh: Mesh, step: int, meta: Mapping[str, Any], progress: Progress
+) -> RunningStage:
+    """Compiles the stage that update number `step` belongs to and seeks its data to that step."""
+    index = experiment.stage_at(step)
+    staged = experiment.at_stage(index)
+    program = create_program(staged, mesh)
+    with progress.time("compile"):
+        update = program.compile()
+    progress.stage(staged.stage_name, step, flops=step_flops(program), mesh=mesh)
+    pipeline = staged.found.create_pipeline(staged, staged.data.train_split, train=True)
+    fingerprint = pipeline.source.fingerprint()
+    check_same_data(fingerprint, staged, meta)
+    size = staged.train.batch_size
+    host_batches = train_batches(
+        pipeline,
+        batch_size=size,
+        seed=staged.train.seed,
+        step=step,
+        shard=data_shard(mesh),
+        loading=staged.data.loading,
+    )
+    return RunningStage(
+        program=program,
+        end=experiment.ends[index],
+        update=update,
+        batches=DeviceBatches(
+            host_batches, lambda batch: put_batch(batch, mesh, size), staged.data.loading.prefetch
+        ),
+        evaluations=Evaluations(staged, program.task, mesh),
+        fingerprint=fingerprint,
+    )
+
+
+def restore_or_create(checkpoints: Checkpoints, program: Program) -> tuple[TrainState, dict[str, Any]]:
+    """The newest good checkpoint and its meta, or a fresh state and {}."""
+    restored = checkpoints.restore(program.abstract)
+    if restored:
+        return restored.state, restored.meta
+    state = program.initial_state()
+    if program.experiment.init_from:
+        variables, report = warm_start(state.variables(ema=False), program.experiment.init_from)
+        logging.info("init_from: %s", report)
+        params = variables.pop("params")
+        state = state.replace(params=params, model_state=variables)
+        if state.ema is not None:
+            # A copy: the step donates its state, and one buffer cannot be donated twice.
+            state = state.replace(ema=jax.tree.map(jnp.copy, {"params": params, "model_state": variables}))
+    return state, {}
+
+
+def run_meta(stage: RunningStage, open_interval: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of itself: enough to go on from it, and to rebuild its model without data."""
+    experiment = stage.program.experiment
+    return {
+        "config": experiment.raw,
+        "stage": experiment.stage_name,
+        "data": {"fingerprint": stage.fingerprint, "seed": experiment.train.seed},
+        "tally": open_interval,
+        "versions": versions(),
+    }
+
+
+def check_same_data(fingerprint: str, experiment: Experiment, meta: Mapping[str, Any]) -> None:
+    """Raises UserError when the data of a resumed run is not what it was."""
+    before = meta.get("data", {}).get("fingerprint", fingerprint)
+    if before != fingerprint:
+        raise UserError(
+            f"config.data: the data changed since the checkpoint ({before} -> {fingerprint}); batches would no "
+            "longer follow from the step. Restore the data or start a new --workdir"
+        )

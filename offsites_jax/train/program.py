@@ -1,0 +1,185 @@
+"""One stage of an experiment as compilable functions: the step, the initial state, and their shardings.
+
+The loop runs what stands here; planning compiles the very same objects for another machine.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import PRNGKeyArray
+
+from offsites_jax.errors import UserError
+from offsites_jax.parallel.mesh import (
+    BATCH_AXES,
+    batch_sharding,
+    check_batch_size,
+    constrain,
+    platform_of,
+    replicated,
+)
+from offsites_jax.parallel.rules import state_shardings
+from offsites_jax.train.config import Experiment
+from offsites_jax.train.contract import Task, Tree
+from offsites_jax.train.optimizers import check_patterns, create_optimizer, learning_rate
+from offsites_jax.train.schedules import RateFn
+from offsites_jax.train.state import TrainState, create_state, flatten, group_paths, select, zero_batch
+from offsites_jax.train.step import StepFn, StepSettings, create_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One stage, ready to compile.
+
+    Attributes:
+      experiment: the experiment at this stage.
+      mesh: the device mesh.
+      task: the system being trained.
+      groups: trained parameter paths by group.
+      init: the pure function from a random key to the state before the first step.
+      step: the pure train step.
+      schedules: learning rate as a function of the step, by parameter group.
+      abstract: shapes, dtypes and shardings of the train state.
+      batch: shapes, dtypes and shardings of a global batch.
+
+    """
+
+    experiment: Experiment
+    mesh: Mesh
+    task: Task
+    groups: Mapping[str, frozenset[str]]
+    init: Callable[[PRNGKeyArray], TrainState]
+    step: StepFn
+    schedules: Mapping[str, RateFn]
+    abstract: TrainState
+    batch: dict[str, jax.ShapeDtypeStruct]
+
+    @property
+    def shardings(self) -> TrainState:
+        """Sharding of each leaf of the state."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+
+    def jit_step(self) -> jax.stages.Wrapped:
+        """The step as the loop runs it: shardings fixed, state donated."""
+        inputs = (self.shardings, {name: spec.sharding for name, spec in self.batch.items()})
+        return jax.jit(
+            self.step,
+            in_shardings=inputs,
+            out_shardings=(self.shardings, replicated(self.mesh)),
+            donate_argnums=0,
+        )
+
+    def _once(self) -> dict[str, int] | None:
+        """Compiler options of a program that runs once.
+
+        XLA:CPU spends most of its time optimising each random draw; unoptimised, the initial state of a
+        small network is there in 3 s instead of 23 s.
+        """
+        return {"xla_backend_optimization_level": 0} if platform_of(self.mesh) == "cpu" else None
+
+    def compile(self) -> jax.stages.Compiled:
+        """The step compiled for this mesh; `compiled(state, batch) -> (state, metrics)`."""
+        with jax.set_mesh(self.mesh):
+            return self.jit_step().lower(self.abstract, self.batch).compile()
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step; each device makes only its own part."""
+        with jax.set_mesh(self.mesh):
+            key = jax.random.key(self.experiment.train.seed)
+            return jax.jit(self.init, out_shardings=self.shardings, compiler_options=self._once())(key)
+
+
+def create_program(experiment: Experiment, mesh: Mesh, *, platform: str | None = None) -> Program:
+    """Builds one stage for a mesh, without allocating anything on a device.
+
+    Args:
+      experiment: at the wanted stage.
+      mesh: real devices, or those of a topology description.
+      platform: "tpu", "gpu" or "cpu" where the program will run; the mesh's own unless told.
+
+    Raises:
+      UserError: a batch that does not divide, a pattern that matches no parameter, an unknown optimizer.
+
+    """
+    settings = experiment.train
+    platform = platform or platform_of(mesh)
+    task = experiment.found.create_task(experiment, compute_dtype(settings.precision, platform))
+    check_batch_size(mesh, settings.batch_size, settings.accumulate * _parts(task))
+    spec = task.batch_spec(settings.batch_size)
+    with jax.set_mesh(mesh):
+        params = jax.eval_shape(lambda key: task.init(key, zero_batch(spec)), jax.random.key(0))["params"]
+    groups = _groups(experiment, task, params)
+    optimizers = {
+        name: create_optimizer(section, select(params, groups[name]), settings.steps)
+        for name, section in experiment.optimizer.items()
+    }
+
+    def init(rng: PRNGKeyArray) -> TrainState:
+        return create_state(task, optimizers, groups, rng, zero_batch(spec), ema=settings.ema.decay > 0)
+
+    with jax.set_mesh(mesh):
+        abstract = jax.eval_shape(init, jax.random.key(0))
+    shardings = state_shardings(abstract, mesh, experiment.sharding)
+    step = create_step(
+        task,
+        optimizers,
+        groups,
+        StepSettings(
+            seed=settings.seed,
+            accumulate=settings.accumulate,
+            ema=settings.ema,
+            skip_non_finite=settings.on_non_finite == "skip",
+        ),
+        shard=lambda batch: constrain(batch, PartitionSpec(BATCH_AXES)),
+    )
+    return Program(
+        experiment=experiment,
+        mesh=mesh,
+        task=task,
+        groups=groups,
+        init=init,
+        step=step,
+        schedules={
+            name: learning_rate(section, settings.steps) for name, section in experiment.optimizer.items()
+        },
+        abstract=jax.tree.map(_with_sharding, abstract, shardings),
+        batch={name: _with_sharding(entry, batch_sharding(mesh)) for name, entry in spec.items()},
+    )
+
+
+def compute_dtype(precision: str, platform: str) -> jnp.dtype:
+    """The dtype activations are computed in."""
+    if precision == "auto":
+        precision = "float32" if platform == "cpu" else "bfloat16"
+    return jnp.dtype(precision)
+
+
+def _groups(experiment: Experiment, task: Task, params: Tree) -> dict[str, frozenset[str]]:
+    """Trained paths of each parameter group, checked against the optimizer sections."""
+    if set(experiment.optimizer) != set(task.parameter_groups):
+        wanted, given = sorted(task.parameter_groups), sorted(experiment.optimizer)
+        raise UserError(
+            f"config.optimizer: sections {given}, but project {experiment.project!r} trains groups {wanted}"
+        )
+    for name, section in experiment.optimizer.items():
+        check_patterns(section.frozen, flatten(params), "optimizer.frozen")
+    frozen = {name: section.frozen for name, section in experiment.optimizer.items()}
+    groups = group_paths(params, task.parameter_groups, frozen)
+    for name, paths in groups.items():
+        if not paths:
+            raise UserError(
+                f"config.optimizer: group {name!r} trains none of {len(flatten(params))} parameters; "
+                "check frozen"
+            )
+    return groups
+
+
+def _parts(task: Task) -> int:
+    """Into how many parts the objectives cut a batch."""
+    return max(objective.part[1] for objective in task.objectives)
+
+
+def _with_sharding(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
