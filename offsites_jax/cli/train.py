@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def parse_window(text: str) -> tuple[int, int] | None:
-    """ "100:105" as (100, 105)."""
+    """Reads "100:105" as (100, 105)."""
     if not text:
         return None
     first, _, last = text.partition(":")

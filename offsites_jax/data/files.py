@@ -12,7 +12,7 @@ MAX_BYTES = 2**30
 
 
 class FilesSource:
-    """Whole files by position; folders stand for the files directly inside them, in byte order of their names.
+    """Whole files by position; a folder stands for the files directly inside it, in byte order of name.
 
     Records are {"content": bytes, "path": str}.
 

@@ -38,7 +38,7 @@ def export(
 
     Args:
       workdir: folder of the run.
-      output: folder to make, on a local disk.
+      output: folder to make, on a disk or in a bucket (gs://...).
       format: one of `formats.FORMATS`.
       step: a number, "latest" or "best".
       params: "ema" for averaged parameters where they are kept, or "raw".
@@ -61,7 +61,7 @@ def export(
     found, variables = read_variables(workdir, experiment, task, step=step, params=params)
     facts = {
         "project": experiment.project,
-        "experiment": raw,
+        "config": raw,
         "step": found,
         "params": params,
         "metrics": meta.get("metrics") or {},

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import shutil
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +13,7 @@ from jax import export
 from safetensors.numpy import load_file
 
 from offsites_jax.errors import UserError
-from offsites_jax.export.manifest import MANIFEST, verify
+from offsites_jax.export.manifest import MANIFEST, as_path, is_remote, verify
 from offsites_jax.export.signature import Signature
 
 MODEL = "model.stablehlo"
@@ -58,12 +60,15 @@ class Exported:
 def load(folder: str | os.PathLike[str]) -> Exported:
     """Loads a folder written by `offsites export --format stablehlo`, after checking every file.
 
+    Args:
+      folder: on a disk, or in a bucket (gs://..., which needs etils).
+
     Raises:
       UserError: no export, one of another format, for another platform, or made by a newer jax.
       DamagedDataError: a file differs from its SHA-256 in the manifest.
 
     """
-    path = pathlib.Path(folder)
+    path = as_path(folder)
     manifest = verify(path)
     if manifest.get("format") != CALLABLE:
         raise UserError(
@@ -73,7 +78,7 @@ def load(folder: str | os.PathLike[str]) -> Exported:
     signature = Signature.read(path)
     check_platform(path, signature.platforms)
     function = _deserialize(path / MODEL, signature)
-    return Exported(manifest, signature, load_file(path / PARAMS), function)
+    return Exported(manifest, signature, _read_params(path / PARAMS), function)
 
 
 def check_platform(folder: pathlib.Path, platforms: tuple[str, ...]) -> None:
@@ -90,6 +95,16 @@ def local_platforms() -> tuple[str, ...]:
     """What exports call the devices of this process."""
     backend = jax.default_backend()
     return ("cuda", "rocm") if backend == "gpu" else (backend,)
+
+
+def _read_params(file: pathlib.Path) -> dict[str, np.ndarray]:
+    if not is_remote(file):
+        return load_file(file)
+    with tempfile.TemporaryDirectory() as folder:
+        local = pathlib.Path(folder) / PARAMS
+        with file.open("rb") as source, local.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        return load_file(local)
 
 
 def _deserialize(file: pathlib.Path, signature: Signature) -> export.Exported:

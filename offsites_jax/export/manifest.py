@@ -2,15 +2,30 @@
 
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from offsites_jax.errors import DamagedDataError, UserError
 
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
 README = "README.md"
+
+
+def is_remote(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is in a bucket, such as gs://bucket/folder."""
+    return "://" in os.fspath(folder)
+
+
+def as_path(folder: str | os.PathLike[str]) -> pathlib.Path:
+    """The folder as a path object; one in a bucket as that of etils, which is imported only then."""
+    if not is_remote(folder):
+        return pathlib.Path(folder)
+    from etils import epath
+
+    return cast(pathlib.Path, epath.Path(folder))
 
 
 def write_json(file: pathlib.Path, value: Any) -> None:
@@ -40,8 +55,9 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text())
     except ValueError as error:  # covers malformed JSON and malformed UTF-8
         raise DamagedDataError(f"{file}: damaged ({error}); copy or export it again") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise DamagedDataError(f"{file}: damaged (lists no files); copy or export it again")
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or not all(map(_is_inside, files)):
+        raise DamagedDataError(f"{file}: damaged (lists no files of this folder); copy or export it again")
     return manifest
 
 
@@ -77,4 +93,10 @@ def file_names(folder: pathlib.Path) -> list[str]:
 def fingerprint(file: pathlib.Path) -> dict[str, Any]:
     """Size in bytes and SHA-256 of a file."""
     with file.open("rb") as stream:
-        return {"size": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return {"size": stream.tell(), "sha256": digest}
+
+
+def _is_inside(name: str) -> bool:
+    path = pathlib.PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts

@@ -4,34 +4,38 @@ import contextlib
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 
 from offsites_jax.errors import OffsitesError, UserError
-from offsites_jax.export.manifest import read_manifest
+from offsites_jax.export.manifest import MANIFEST, as_path, file_names, is_remote, read_manifest
 
 
 @contextlib.contextmanager
 def published(output: str | os.PathLike[str], *, overwrite: bool) -> Iterator[pathlib.Path]:
-    """An empty folder beside `output` that takes its name when the block ends, and is gone when it fails.
+    """An empty local folder that becomes `output` when the block ends, and is gone when it fails.
+
+    On a disk it is renamed. To a bucket its files are copied, the manifest last: without one nobody takes
+    them for an export.
 
     Raises:
       UserError: the output exists (and is not to be overwritten, or is no export), or cannot be written.
 
     """
-    output = pathlib.Path(output).absolute()
-    check_output(output, overwrite=overwrite)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    target = as_path(output)
+    check_output(target, overwrite=overwrite)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        yield partial
-        replace_folder(partial, output)
+        if is_remote(output):
+            with tempfile.TemporaryDirectory() as partial:
+                yield pathlib.Path(partial)
+                upload(pathlib.Path(partial), target)
+        else:
+            with folder_beside(target) as partial_folder:
+                yield partial_folder
+                replace_folder(partial_folder, target)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{output}: cannot be written ({reason}); choose another output") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_output(output: pathlib.Path, *, overwrite: bool) -> None:
@@ -46,12 +50,25 @@ def check_output(output: pathlib.Path, *, overwrite: bool) -> None:
         raise UserError(f"{output}: not overwritten, as it is no export of ours ({error})") from None
 
 
+@contextlib.contextmanager
+def folder_beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A hidden folder on the disk of `target`, removed at the end unless renamed."""
+    partial = target.absolute().with_name(f".{target.name}.{os.getpid()}.partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def replace_folder(source: pathlib.Path, target: pathlib.Path) -> None:
     """Renames a folder over another one; the old one is back if that fails."""
     if not target.exists():
         source.rename(target)
         return
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    old = source.with_suffix(".old")
     target.rename(old)
     try:
         source.rename(target)
@@ -59,3 +76,14 @@ def replace_folder(source: pathlib.Path, target: pathlib.Path) -> None:
         old.rename(target)
         raise
     shutil.rmtree(old)
+
+
+def upload(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies a finished folder into a bucket, in place of what was there."""
+    from etils import epath
+
+    bucket = epath.Path(target)
+    bucket.rmtree(missing_ok=True)
+    for name in [*file_names(source), MANIFEST]:
+        (bucket / name).parent.mkdir(parents=True, exist_ok=True)
+        epath.Path(source / name).copy(bucket / name)

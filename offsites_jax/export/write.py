@@ -28,15 +28,17 @@ class Report:
       folder: where it is.
       format: its format.
       step: of the checkpoint.
-      max_abs_diff: largest absolute difference to the live model, by output.
+      max_abs_diff: largest absolute difference to the live model over all outputs.
+      differences: the same by output.
       size: bytes of its files, the manifest not counted.
 
     """
 
-    folder: pathlib.Path
+    folder: str
     format: str
     step: int
-    max_abs_diff: Mapping[str, float]
+    max_abs_diff: float
+    differences: Mapping[str, float]
     size: int
 
 
@@ -54,9 +56,9 @@ def write_folder(
 
     Args:
       inference: the live model.
-      output: folder to make, on a local disk.
+      output: folder to make, on a disk or in a bucket (gs://...).
       format: one of `FORMATS`.
-      facts: for the manifest; `project`, `experiment` (its configuration), `step` and `params` at least.
+      facts: for the manifest; `project`, `config`, `step` and `params` at least.
       batches: real batches to compare on, besides a random one; entries that are no inputs are ignored.
       tolerance: largest absolute difference to the live model that passes.
       overwrite: replace an earlier export at `output`.
@@ -72,17 +74,18 @@ def write_folder(
     with published(output, overwrite=overwrite) as folder:
         signature = FORMATS[format].write(inference, folder)
         signature.write(folder)
-        write_json(folder / CONFIG, facts["experiment"])
+        write_json(folder / CONFIG, facts["config"])
         (folder / README).write_text(write_readme(signature, facts, FORMATS[format].usage(signature)))
         facts = {"format": format, **facts, **dataclasses.asdict(signature)}
         manifest = write_manifest(folder, facts)
         differences = check(inference, folder, format, inputs, tolerance)
-        write_json(folder / MANIFEST, {**manifest, "max_abs_diff": differences})
+        write_json(folder / MANIFEST, {**manifest, "differences": differences})
     return Report(
-        folder=pathlib.Path(output),
+        folder=os.fspath(output),
         format=format,
         step=facts["step"],
-        max_abs_diff=differences,
+        max_abs_diff=max(differences.values()),
+        differences=differences,
         size=sum(file["size"] for file in manifest["files"].values()),
     )
 

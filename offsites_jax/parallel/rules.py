@@ -137,7 +137,7 @@ def _longest_suffix(name: str, names: Any) -> str | None:
 
 def _parameter_specs(params: Any, mesh: Mesh, settings: Sharding) -> dict[str, PartitionSpec]:
     named = leaf_names(params)
-    rules = [_parse(pattern, spec) for pattern, spec in settings.rules]
+    rules = [_parse(rule) for rule in settings.rules]
     chosen = {name: _first_match(rules, name) for name, _ in named}
     _check_used(rules, chosen)
     return {name: _spec(chosen[name], name, leaf.shape, mesh, settings.fsdp_min_size) for name, leaf in named}
@@ -170,8 +170,13 @@ def _nearest(rule: _Rule, names: list[str]) -> str:
     return f"nearest names are {', '.join(found)}" if found else "there are no parameters"
 
 
-def _parse(pattern: str, spec: Any) -> _Rule:
+def _parse(written: Any) -> _Rule:
     """Checks a rule as written and brings its list of axes into one form."""
+    if isinstance(written, str) or not isinstance(written, Sequence) or len(written) != 2:
+        raise UserError(
+            f"sharding rule {written!r} must be a pair of a regular expression and a strategy or list of axes"
+        )
+    pattern, spec = written
     try:
         compiled = re.compile(pattern)
     except (re.error, TypeError) as error:
@@ -201,7 +206,8 @@ def _parse(pattern: str, spec: Any) -> _Rule:
 def _axes(entry: Any) -> tuple[str, ...]:
     if entry is None:
         return ()
-    return (entry,) if isinstance(entry, str) else tuple(entry)
+    listed = isinstance(entry, Sequence) and not isinstance(entry, str)
+    return tuple(entry) if listed else (entry,)
 
 
 def _spec(rule: _Rule | None, name: str, shape: tuple[int, ...], mesh: Mesh, min_size: int) -> PartitionSpec:

@@ -25,8 +25,9 @@ from offsites_jax.errors import UserError
 CACHE_VARIABLE = "OFFSITES_CACHE"
 RESTART = "restart the process (notebook: the kernel) and start offsites_jax before using JAX"
 
-# JAX aborts the process when its own waiting time is over, so it gets more than ours.
-_GRACE_SECONDS = 600
+# JAX aborts the process when its own waiting time is over, so it gets a day more than ours: a
+# notebook lives on after our error.
+_GRACE_SECONDS = 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _use_cache(folder: str | os.PathLike[str] | None) -> None:
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    compilation_cache.reset_cache()  # a compilation before now has noted that there is none
+    compilation_cache.reset_cache()  # it may be open at another folder
 
 
 def _prepare_cpu(cpu_devices: int, several_processes: bool) -> None:

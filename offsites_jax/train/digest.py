@@ -65,6 +65,7 @@ def leaf_digests(tree: Any, *, host_limit: int = HOST_LIMIT) -> dict[str, str]:
 
     Returns:
         Digests by leaf name (see `named_leaves`), the same on every process.
+
     """
     leaves = {name: _without_key_type(leaf) for name, leaf in named_leaves(tree).items()}
     large = {name: leaf for name, leaf in leaves.items() if _on_device(leaf, host_limit)}
@@ -199,6 +200,7 @@ def damaged_files(folder: epath.Path, part: int = 0, parts: int = 1) -> dict[str
         folder: one that `write_manifest` has sealed.
         part: which share of the files to read (several processes divide the work).
         parts: number of shares.
+
     """
     try:
         expected = _read_manifest(folder)

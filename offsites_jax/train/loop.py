@@ -232,6 +232,6 @@ def check_same_data(fingerprint: str, experiment: Experiment, meta: Mapping[str,
     before = meta.get("data", {}).get("fingerprint", fingerprint)
     if before != fingerprint:
         raise UserError(
-            f"config.data: the data changed since the checkpoint ({before} -> {fingerprint}); batches would no "
-            "longer follow from the step. Restore the data or start a new --workdir"
+            f"config.data: the data changed since the checkpoint ({before} -> {fingerprint}); batches would "
+            "no longer follow from the step. Restore the data or start a new --workdir"
         )

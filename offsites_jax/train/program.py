@@ -163,7 +163,7 @@ def _groups(experiment: Experiment, task: Task, params: Tree) -> dict[str, froze
         raise UserError(
             f"config.optimizer: sections {given}, but project {experiment.project!r} trains groups {wanted}"
         )
-    for name, section in experiment.optimizer.items():
+    for section in experiment.optimizer.values():
         check_patterns(section.frozen, flatten(params), "optimizer.frozen")
     frozen = {name: section.frozen for name, section in experiment.optimizer.items()}
     groups = group_paths(params, task.parameter_groups, frozen)

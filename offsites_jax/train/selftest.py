@@ -82,7 +82,7 @@ def prove_resume(experiment: Experiment) -> tuple[bool, str]:
         lines = [read_losses(pathlib.Path(folder, name)) for name in ("whole", "parts")]
     equal = same_bits(whole.state, resumed.state)
     count = len(jax.tree.leaves(whole.state))
-    evidence = f"{STEPS} steps against {STOP_AT} + {STEPS - STOP_AT}: {sum(equal)} of {count} leaves equal bit for bit"
+    evidence = f"{STEPS} steps against {STOP_AT} + {STEPS - STOP_AT}: {sum(equal)} of {count} leaves bitwise equal"
     return all(equal) and lines[0] == lines[
         1
     ], f"{evidence}, losses {'equal' if lines[0] == lines[1] else 'differ'}"
@@ -124,15 +124,8 @@ def prove_meshes(experiment: Experiment) -> tuple[bool, str]:
         with tempfile.TemporaryDirectory() as folder:
             train(resolve(raw), folder)
             losses.append(read_losses(pathlib.Path(folder)))
-    worst = (
-        max(
-            abs(a - b) / max(abs(a), 1e-9)
-            for other in losses[1:]
-            for a, b in zip(losses[0], other, strict=True)
-        )
-        if len(losses) > 1
-        else 0.0
-    )
+    pairs = [pair for other in losses[1:] for pair in zip(losses[0], other, strict=True)]
+    worst = max((abs(a - b) / max(abs(a), 1e-9) for a, b in pairs), default=0.0)
     names = ", ".join("x".join(map(str, mesh.values())) for mesh in meshes)
     return (
         worst <= MESH_TOLERANCE,

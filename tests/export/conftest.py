@@ -86,7 +86,7 @@ class ToyKit:
     def facts(self):
         return {
             "project": "toy",
-            "experiment": {"project": "toy", "train": {"steps": 7}},
+            "config": {"project": "toy", "train": {"steps": 7}},
             "step": 7,
             "params": "ema",
             "metrics": {"test/accuracy": 0.5},

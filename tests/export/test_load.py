@@ -104,7 +104,7 @@ def test_missing_file_is_named(folder):
         load(folder)
 
 
-@pytest.mark.parametrize("text", [b"{", b"\xff\xfe", b"[]", b"{}"])
+@pytest.mark.parametrize("text", [b"{", b"\xff\xfe", b"[]", b"{}", b'{"files": {"../../etc/passwd": {}}}'])
 def test_damaged_manifest(folder, text):
     (folder / "manifest.json").write_bytes(text)
     with pytest.raises(DamagedDataError, match=r"manifest\.json: damaged"):

@@ -1,9 +1,14 @@
 import pathlib
 
+import numpy as np
 import pytest
+from etils import epath
+from etils.epath import backend
+from fsspec.implementations.local import LocalFileSystem
 
-from offsites_jax.errors import UserError
-from offsites_jax.export.manifest import write_manifest
+from offsites_jax.errors import DamagedDataError, UserError
+from offsites_jax.export.load import load
+from offsites_jax.export.manifest import verify, write_manifest
 from offsites_jax.export.publish import published
 
 
@@ -78,3 +83,52 @@ def test_existing_folder_needs_overwrite(tmp_path):
     with pytest.raises(UserError, match="exists already"), published(output, overwrite=False):
         pass
     assert names(output) == ["manifest.json", "old"]
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """Stands in for gs://bucket: a file system of fsspec that keeps it in a local folder."""
+
+    class Bucket(LocalFileSystem):
+        cachable = False
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(str(path).replace("gs://bucket", str(tmp_path / "bucket")))
+
+    monkeypatch.setattr(backend._FileSystemSpecBackend, "fs", lambda self, path: Bucket(auto_mkdir=True))
+    return tmp_path / "bucket"
+
+
+def test_buckets_work_alike(toy, bucket):
+    report = toy.write("gs://bucket/run/export")
+    assert report.folder == "gs://bucket/run/export"
+    assert (bucket / "run/export/manifest.json").is_file()
+    batch = toy.batch(2)
+    logits = load("gs://bucket/run/export").predict(batch)["logits"]
+    np.testing.assert_allclose(logits, toy.closed_form(toy.variables(), batch), atol=1e-5)
+
+    with pytest.raises(UserError, match="gs://bucket/run/export: exists already"):
+        toy.write("gs://bucket/run/export")
+    toy.write("gs://bucket/run/export", "orbax", overwrite=True)
+    assert not (bucket / "run/export/model.stablehlo").exists()
+    assert verify(bucket / "run/export")["format"] == "orbax"
+
+    (bucket / "run/export/config.json").write_text("{}")
+    with pytest.raises(DamagedDataError, match=r"gs://bucket/run/export/config\.json: damaged"):
+        verify(epath.Path("gs://bucket/run/export"))
+
+
+def test_an_upload_cut_short_is_no_export(toy, bucket, monkeypatch):
+    copied = []
+
+    def copy(self, path, target, overwrite):
+        if len(copied) == 2:
+            raise OSError(5, "Input/output error")
+        copied.append(target)
+
+    monkeypatch.setattr(backend._FileSystemSpecBackend, "copy", copy)
+    with pytest.raises(UserError, match="Input/output error"):
+        toy.write("gs://bucket/export", "safetensors")
+    with pytest.raises(UserError, match=r"no manifest\.json here"):
+        load("gs://bucket/export")

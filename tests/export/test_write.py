@@ -29,7 +29,7 @@ def test_folder_describes_itself(toy, finished):
     manifest = json.loads((finished / "manifest.json").read_text())
     signature = json.loads((finished / "signature.json").read_text())
     assert {key: manifest[key] for key in toy.facts} == toy.facts
-    assert json.loads((finished / "config.json").read_text()) == toy.facts["experiment"]
+    assert json.loads((finished / "config.json").read_text()) == toy.facts["config"]
     for name in ("model.stablehlo", "params.safetensors", "signature.json", "config.json", "README.md"):
         data = (finished / name).read_bytes()
         assert manifest["files"][name] == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -44,7 +44,7 @@ def test_folder_describes_itself(toy, finished):
     }
     assert signature["platforms"] == ["cpu", "tpu", "cuda"]
     assert signature["jax_version"] == jax.__version__
-    assert set(manifest["max_abs_diff"]) == {"logits", "hidden"}
+    assert set(manifest["differences"]) == {"logits", "hidden"}
 
 
 def test_exported_function_is_unsharded_and_takes_its_parameters(toy):
@@ -119,7 +119,7 @@ def test_readme_of_parameters_lists_them_in_a_fresh_process(toy, tmp_path, forma
     shown = run_python(snippet(tmp_path / "out"), tmp_path / "out")
     assert "params/head/kernel float32 (4, 3)" in shown
     assert "batch_stats/norm/var float32 (4,)" in shown
-    assert report.max_abs_diff == {"logits": 0, "hidden": 0}
+    assert report.differences == {"logits": 0, "hidden": 0}
 
 
 def test_orbax_folder_restores_the_variables(toy, tmp_path):
@@ -139,9 +139,9 @@ def test_orbax_folder_restores_the_variables(toy, tmp_path):
 
 def test_report(toy, tmp_path):
     report = toy.write(tmp_path / "out", batches=[{**toy.batch(4), "label": np.zeros(4)}])
-    assert (report.folder, report.format, report.step) == (tmp_path / "out", "stablehlo", 7)
-    assert set(report.max_abs_diff) == {"logits", "hidden"}
-    assert max(report.max_abs_diff.values()) <= 1e-5
+    assert (report.folder, report.format, report.step) == (str(tmp_path / "out"), "stablehlo", 7)
+    assert set(report.differences) == {"logits", "hidden"}
+    assert report.max_abs_diff == max(report.differences.values()) <= 1e-5
     sizes = [file.stat().st_size for file in (tmp_path / "out").iterdir() if file.name != "manifest.json"]
     assert report.size == sum(sizes)
 
@@ -164,7 +164,7 @@ def test_mismatch_fails_and_leaves_nothing(toy, tmp_path, monkeypatch):
         toy.write(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
     toy.write(tmp_path / "out", tolerance=0.1)
-    assert load(tmp_path / "out").manifest["max_abs_diff"]["logits"] == pytest.approx(0.01, abs=1e-4)
+    assert load(tmp_path / "out").manifest["differences"]["logits"] == pytest.approx(0.01, abs=1e-4)
 
 
 def test_a_mismatch_on_given_batches_only_fails_too(toy, tmp_path, monkeypatch):

@@ -20,7 +20,6 @@ FRESH_PROCESS = """
 import pathlib, sys
 import jax
 from jax._src.xla_bridge import backends_are_initialized
-from offsites_jax.errors import UserError
 from offsites_jax.parallel.start import start
 
 start(cpu_devices=8, cache=sys.argv[1])
@@ -48,15 +47,17 @@ for arguments in ({"cpu_devices": 8}, {}, {"processes": Processes("localhost:1",
         print(error)
 """
 
-LATE_CACHE = """
-import pathlib, sys
+OTHER_CACHE = """
+import os, pathlib, sys
 import jax
 from offsites_jax.parallel.start import start
 
+start(cache=sys.argv[1])
 jax.jit(lambda x: x * 2)(jax.numpy.ones(5)).block_until_ready()
+os.environ["OFFSITES_CACHE"] = sys.argv[2]
 start(cache=sys.argv[1])
 jax.jit(lambda x: x * 3)(jax.numpy.ones(5)).block_until_ready()
-print(len(list(pathlib.Path(sys.argv[1]).glob("*-cache"))))
+print(*[len(list(pathlib.Path(folder).glob("*-cache"))) > 0 for folder in sys.argv[1:]])
 """
 
 LONELY = """
@@ -85,9 +86,9 @@ def test_fresh_process_gets_its_devices_and_cache(tmp_path):
     assert result.stdout.strip() == "done", result.stderr
 
 
-def test_cache_works_even_after_a_first_compilation(tmp_path):
-    result = run(LATE_CACHE, tmp_path)
-    assert int(result.stdout) > 0, result.stderr
+def test_the_variable_moves_the_cache_even_of_a_used_process(tmp_path):
+    result = run(OTHER_CACHE, tmp_path / "workdir", tmp_path / "shared")
+    assert result.stdout.split() == ["True", "True"], result.stderr
 
 
 def test_used_notebook_is_told_to_restart():

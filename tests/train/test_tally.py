@@ -60,7 +60,7 @@ def test_a_non_finite_loss_names_step_and_objective():
     bad = {"critic/non_finite": Mean(jnp.float32(1), jnp.float32(1))}
     tally = Tally()
     tally.add(7, bad)
-    with pytest.raises(NonFiniteLossError, match="step 7: .*'critic'"):
+    with pytest.raises(NonFiniteLossError, match=r"step 7: .*'critic'"):
         tally.flush()
     counting = Tally(stop_on_non_finite=False)
     counting.add(7, bad)

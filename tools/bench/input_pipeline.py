@@ -49,7 +49,7 @@ def write_photographs(root: pathlib.Path) -> None:
 def transform(record: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
     image = images.inception_crop(images.decode(record["image"]), rng)
     image = images.resize(image, (SIZE, SIZE)).astype(np.uint8)
-    return {"image": np.ascontiguousarray(images.random_flip(image, rng)), "label": record["label"]}
+    return {"image": images.random_flip(image, rng), "label": record["label"]}
 
 
 def plain_loop(files: list[pathlib.Path], seed: int) -> None:
@@ -72,7 +72,7 @@ def plain_loop(files: list[pathlib.Path], seed: int) -> None:
 
 def pipeline_round(pipeline: Pipeline, seed: int) -> None:
     with train_batches(
-        pipeline, batch_size=BATCH, seed=seed, step=0, shard=(0, 1), loading=Loading(num_threads=2)
+        pipeline, batch_size=BATCH, seed=seed, step=0, shard=(0, 1), loading=Loading(num_threads=1)
     ) as batches:
         for _ in range(BATCHES_PER_ROUND):
             next(batches)
@@ -109,14 +109,15 @@ def main() -> None:
         write_photographs(root)
         files = sorted(root.glob("train/*/*.jpg"))
         pipeline = Pipeline(ImageFolderSource(root, "train"), transform)
-        ours, plain, scaling = [], [], []
+        scaling = []
+        for seed in range(3):
+            serial = images_per_second(pipeline, 0, seed)
+            scaling.append(images_per_second(pipeline, 2, seed) / serial)
+        ours, plain = [], []
         for seed in range(ROUNDS + 1):
             ours.append(images_per_cpu_second(functools.partial(pipeline_round, pipeline, seed)))
             plain.append(images_per_cpu_second(functools.partial(plain_loop, files, seed)))
         ours, plain = ours[1:], plain[1:]  # the first round warms up
-        for seed in range(3):
-            serial = images_per_second(pipeline, 0, seed)
-            scaling.append(images_per_second(pipeline, 2, seed) / serial)
     ratios = [left / right for left, right in zip(ours, plain, strict=True)]
     report("input_images_per_second_per_core", statistics.median(ours), "images/cpu-second")
     report("input_pipeline_ratio", statistics.median(ratios), "ours / plain loop")
