@@ -2,9 +2,12 @@
 
 import argparse
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from offsites_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from offsites_jax.train.saved import Step
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
@@ -55,9 +58,9 @@ def workdir_of(options: argparse.Namespace) -> str:
     return folder
 
 
-def step_of(text: str) -> int | str:
+def step_of(text: str) -> "Step":
     """A step number, or "latest" or "best"."""
-    if text in ("latest", "best"):
+    if text == "latest" or text == "best":
         return text
     if not text.isdigit():
         raise UserError(f"--step: {text!r} is neither a number nor latest nor best")

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import dataclasses
 import pathlib
 
 from offsites_jax.cli.common import add_json, print_json
@@ -35,7 +36,7 @@ def list_models(options: argparse.Namespace) -> list[dict[str, object]]:
     """Name, parameters, statistics and evaluation size; nothing is allocated."""
     from offsites_jax.models.registry import list_models, model_info
 
-    return [model_info(name) for name in list_models(options.pattern)]
+    return [dataclasses.asdict(model_info(name)) for name in list_models(options.pattern)]
 
 
 def list_experiments(options: argparse.Namespace) -> list[dict[str, object]]:

@@ -2,13 +2,15 @@
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from offsites_jax.cli.common import add_step, step_of
 from offsites_jax.errors import UserError
+
+Predict = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 BATCH_SIZE = 32
 
@@ -39,9 +41,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def from_workdir(
-    options: argparse.Namespace,
-) -> tuple[Any, Callable[[dict[str, np.ndarray]], dict[str, Any]]]:
+def from_workdir(options: argparse.Namespace) -> tuple[Any, Predict]:
     """Experiment and predict of a checkpoint."""
     from offsites_jax.parallel.mesh import MeshSettings
     from offsites_jax.parallel.start import start
@@ -59,7 +59,7 @@ def from_workdir(
     return experiment, model.predict
 
 
-def from_export(options: argparse.Namespace) -> tuple[Any, Callable[[dict[str, np.ndarray]], dict[str, Any]]]:
+def from_export(options: argparse.Namespace) -> tuple[Any, Predict]:
     """Experiment, for reading inputs as it did, and the exported predict."""
     from offsites_jax.export.load import load
     from offsites_jax.train.config import resolve
@@ -69,7 +69,7 @@ def from_export(options: argparse.Namespace) -> tuple[Any, Callable[[dict[str, n
     return resolve(raw, stage=max(0, len(raw.get("stages") or ()) - 1)), exported.predict
 
 
-def rows(experiment: Any, predict: Callable[..., Any], inputs: list[str]) -> Iterator[dict[str, Any]]:
+def rows(experiment: Any, predict: Predict, inputs: list[str]) -> Iterator[dict[str, Any]]:
     """One dict per input, in order."""
     from offsites_jax.data.pipeline import eval_batches
     from offsites_jax.data.source import describe

@@ -3,9 +3,13 @@
 import argparse
 import dataclasses
 import pathlib
+from typing import TYPE_CHECKING
 
 from offsites_jax.cli.common import add_json, add_workdir, print_json, workdir_of
 from offsites_jax.errors import EXIT_DAMAGED_DATA
+
+if TYPE_CHECKING:
+    from offsites_jax.train.saved import StepReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,34 +32,37 @@ def run(options: argparse.Namespace) -> int:
 
 def print_reports(options: argparse.Namespace) -> int:
     """Checks all checkpoints of one run."""
-    from etils import epath
+    from offsites_jax.train.saved import verify
 
-    from offsites_jax.train.checkpoint import verify
-    from offsites_jax.train.workdir import CHECKPOINTS
-
-    reports = verify(epath.Path(workdir_of(options)) / CHECKPOINTS)
+    reports = verify(workdir_of(options))
     if options.json:
         print_json([dataclasses.asdict(report) for report in reports])
     else:
-        for report in reports:
-            print(report)
-    return 0 if all(report.ok for report in reports) else EXIT_DAMAGED_DATA
+        print("\n".join(line for report in reports for line in describe(report)))
+    return 0 if all(report.sound for report in reports) else EXIT_DAMAGED_DATA
+
+
+def describe(report: "StepReport") -> list[str]:
+    """A line for the step, and one for each damaged file or leaf."""
+    damaged = {**report.files, **{leaf: reason for leaf, reason in report.leaves.items() if reason}}
+    files = "files and leaves" if report.sealed else "leaves (its files were never sealed)"
+    verdict = f"{len(damaged)} damaged" if damaged else f"sound: {files} checked"
+    head = f"step {report.step}: {len(report.leaves)} leaves, {verdict}"
+    return [head, *(f"  {name}: {reason}" for name, reason in damaged.items())]
 
 
 def print_diff(options: argparse.Namespace) -> int:
     """Compares two runs."""
-    from etils import epath
+    from offsites_jax.train.saved import diff
 
-    from offsites_jax.train.checkpoint import diff
-    from offsites_jax.train.workdir import CHECKPOINTS
-
-    rows = diff(*(epath.Path(workdir) / CHECKPOINTS for workdir in options.diff))
+    rows = diff(*options.diff)
     if options.json:
         print_json([{"leaf": leaf, "difference": difference} for leaf, difference in rows])
     else:
         for leaf, difference in rows:
             print(f"{leaf:<60} {difference}")
-    return 0 if all(difference == 0 for _, difference in rows) else 1
+        print(f"{len(rows)} leaves differ")
+    return 1 if rows else 0
 
 
 def print_export(options: argparse.Namespace) -> int:

@@ -12,13 +12,13 @@ from etils import epath
 
 from offsites_jax.export.inference import Inference
 from offsites_jax.export.write import TOLERANCE, Report, write_folder
-from offsites_jax.train.checkpoint import read_meta, restore_variables
-from offsites_jax.train.config import Experiment, resolve
+from offsites_jax.train.checkpoint import saved_metrics
+from offsites_jax.train.config import resolve
 from offsites_jax.train.contract import Task, Variables
 from offsites_jax.train.program import compute_dtype
 from offsites_jax.train.report import versions
+from offsites_jax.train.saved import SavedVariables, find_folder
 from offsites_jax.train.state import zero_batch
-from offsites_jax.train.workdir import CHECKPOINTS
 
 
 def export(
@@ -26,7 +26,7 @@ def export(
     output: str | os.PathLike[str],
     *,
     format: str = "stablehlo",
-    step: int | str = "latest",
+    step: int | Literal["latest", "best"] = "latest",
     params: str = "ema",
     platforms: Sequence[str] = ("cpu", "tpu", "cuda"),
     batch: int | Literal["symbolic"] = "symbolic",
@@ -53,20 +53,20 @@ def export(
       OffsitesError: the export differs from the live model. In either case nothing new is at `output`.
 
     """
-    meta = read_meta(epath.Path(workdir) / CHECKPOINTS, step)
-    raw = meta["config"]
+    saved = SavedVariables(workdir, step, params)
+    raw = saved.meta["config"]
     experiment = resolve(raw, stage=max(0, len(raw.get("stages") or ()) - 1))
     dtype = compute_dtype(experiment.train.precision, jax.default_backend())
     task = experiment.found.create_task(experiment, dtype)
-    found, variables = read_variables(workdir, experiment, task, step=step, params=params)
+    variables = read_variables(saved, task, experiment.train.batch_size)
     facts = {
         "project": experiment.project,
         "config": raw,
-        "step": found,
-        "params": params,
-        "metrics": meta.get("metrics") or {},
+        "step": saved.step,
+        "params": "ema" if params == "ema" and experiment.train.ema.decay > 0 else "raw",
+        "metrics": saved_metrics(find_folder(workdir) / str(saved.step)),
         "compute_dtype": str(dtype),
-        "trained_with": meta.get("versions") or {},
+        "trained_with": saved.meta.get("versions", {}),
         "exported_with": versions(),
         "git_revision": git_revision(),
     }
@@ -81,19 +81,16 @@ def export(
     )
 
 
-def read_variables(
-    workdir: epath.PathLike, experiment: Experiment, task: Task, *, step: int | str, params: str
-) -> tuple[int, Variables]:
-    """Step and variables of a checkpoint in host memory, whatever mesh they were saved on."""
-    spec = task.batch_spec(experiment.train.batch_size)
-    shapes = jax.eval_shape(lambda key: task.init(key, zero_batch(spec)), jax.random.key(0))
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes
-    )
-    directory = epath.Path(workdir) / CHECKPOINTS
-    found, variables, _ = restore_variables(directory, abstract, step=step, params=params)
-    return found, jax.device_get(dict(variables))
+def read_variables(saved: SavedVariables, task: Task, batch_size: int) -> Variables:
+    """The variables of a checkpoint in host memory, whatever mesh they were saved on.
+
+    Raises:
+      UserError: the task makes other variables than the checkpoint holds.
+      DamagedDataError: an array is damaged.
+
+    """
+    spec = task.batch_spec(batch_size)
+    return saved.read_tree(jax.eval_shape(lambda: task.init(jax.random.key(0), zero_batch(spec))))
 
 
 def git_revision() -> str:

@@ -58,8 +58,7 @@ class Inference:
 
     def specs(self) -> tuple[Specs, Specs]:
         """Shapes and dtypes of inputs and outputs, without computing anything."""
-        inputs = self.inputs()
-        return inputs, self._tracing(lambda: jax.eval_shape(self.predict, self.variables, inputs))
+        return self.inputs(), self._trace(lambda inputs: jax.eval_shape(self.predict, self.variables, inputs))
 
     def export(self) -> export.Exported:
         """`f(params, inputs) -> outputs`, lowered for every platform.
@@ -80,7 +79,7 @@ class Inference:
             for name, leaf in flatten(self.variables).items()
         }
         lower = export.export(jax.jit(predict), platforms=self.platforms)
-        return self._tracing(lambda: lower(params, self.inputs()))
+        return self._trace(lambda inputs: lower(params, inputs))
 
     def random_batch(self, rows: int = 3, seed: int = 0) -> dict[str, np.ndarray]:
         """Inputs drawn from what any model takes; `rows` where the batch size is open."""
@@ -88,17 +87,25 @@ class Inference:
         spec = self.input_spec(rows if self.batch == "symbolic" else self.batch)
         return {name: random_array(rng, entry) for name, entry in spec.items()}
 
-    def _tracing(self, trace: Callable[[], Any]) -> Any:
+    def _trace(self, trace: Callable[[Specs], Any]) -> Any:
         try:
-            return trace()
-        except (jax.errors.InconclusiveDimensionOperation, TypeError) as error:
-            if isinstance(error, TypeError) and "_DimExpr" not in str(error):
+            return trace(self.inputs())
+        except Exception as error:  # a symbol fails in many ways: jax's own, TypeError in NumPy ...
+            if self.batch != "symbolic" or not self._succeeds(trace):
                 raise
-            reason = str(error).splitlines()[0]
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise UserError(
                 f"batch: predict needs to know the batch size ({reason}); "
                 "export with a fixed one, such as --batch 1"
             ) from error
+
+    def _succeeds(self, trace: Callable[[Specs], Any]) -> bool:
+        """Whether a trace that fails with a symbol works for a number of rows."""
+        try:
+            trace(self.input_spec(8))
+        except Exception:
+            return False
+        return True
 
 
 def random_array(rng: np.random.Generator, spec: jax.ShapeDtypeStruct) -> np.ndarray:

@@ -24,9 +24,9 @@ The {averaged} of an offsites_jax training run, exported for inference.
 
 {table("Output", signature.outputs)}
 
-`batch` is a size of your choice, 1 or more. `config.json` is the experiment it was trained with,
-`manifest.json` says where it comes from and gives size and SHA-256 of every file, `signature.json` holds the
-tables above.
+A size that is a name, such as `batch`, is yours to choose, from 1 on. `config.json` is the experiment the
+model was trained with, `manifest.json` says where it comes from and gives size and SHA-256 of every file,
+`signature.json` holds the tables above.
 
 {usage}"""
 
@@ -61,8 +61,9 @@ for name, value in outputs.items():
     print(name, value.dtype, value.shape)
 ```
 
-It runs on {", ".join(signature.platforms)}, with jax {signature.jax_version} or newer. Where offsites_jax is
-installed, `offsites_jax.export.load.load(folder).predict(inputs)` checks files and inputs first.
+It runs on {", ".join(signature.platforms)}, with jax {signature.jax_version} or newer.
+Where offsites_jax is installed, `offsites_jax.export.load.load(folder).predict(inputs)` does the same, but
+checks files and inputs first.
 """
 
 

@@ -59,7 +59,11 @@ class EfficientNet(nn.Module):
     remat: bool = False
 
     def __post_init__(self) -> None:
-        parse_stages(self.blocks)  # so that a mistake shows before the first batch
+        # A mistake in a configuration shows here, before the first batch does.
+        parse_stages(self.blocks)
+        for field in ("dropout_rate", "stochastic_depth_rate"):
+            if not 0 <= getattr(self, field) < 1:
+                raise UserError(f"model.{field} is {getattr(self, field)}: it must be in [0, 1)")
         super().__post_init__()
 
     def __call__(

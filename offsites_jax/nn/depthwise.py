@@ -1,5 +1,6 @@
 """Depthwise convolution that is quick on every backend."""
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -49,11 +50,12 @@ def depthwise_conv(
         )
 
     def by_taps(x: Array, kernel: Array) -> Array:
-        return _sum_of_taps(x, kernel, strides, padding)
+        return _sum_of_taps(x, kernel, tuple(strides), tuple(padding))
 
     return lax.platform_dependent(x, kernel, cpu=by_taps, default=grouped)
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))  # traced once for all layers of a shape
 def _sum_of_taps(
     x: Array, kernel: Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]
 ) -> Array:

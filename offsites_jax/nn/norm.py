@@ -50,13 +50,13 @@ class BatchNormSettings:
     momentum: float = 0.9
     epsilon: float = 1e-3
     statistics: Statistics = "global"
-    group_size: int | None = None
+    group_size: int = 0
 
     def __post_init__(self) -> None:
         if self.statistics not in get_args(Statistics):
             known = ", ".join(get_args(Statistics))
             raise UserError(f"norm.statistics is {self.statistics!r}: choose one of {known}")
-        if self.statistics == "group" and (self.group_size is None or self.group_size < 1):
+        if self.statistics == "group" and self.group_size < 1:
             raise UserError(
                 f"norm.group_size is {self.group_size}: statistics 'group' needs the number of "
                 "examples in a group, 1 or more"
@@ -107,7 +107,7 @@ class BatchNorm(nn.Module):
         if self.is_initializing() or settings.statistics == "global":
             y, moments = _normalise_whole(x, affine, settings.epsilon, _manual_batch_axes())
         elif settings.statistics == "group":
-            y, moments = _normalise_groups(x, affine, settings.epsilon, _checked_group_size(x, settings))
+            y, moments = _normalise_groups(x, affine, settings.epsilon, settings.group_size)
         else:
             y, moments = _normalise_per_device(x, affine, settings.epsilon)
         if not self.is_initializing():
@@ -141,6 +141,11 @@ def _normalise_whole(
 
 def _normalise_groups(x: Array, affine: Affine, epsilon: float, group_size: int) -> tuple[Array, Array]:
     """Normalise each ``group_size`` neighbours by their moments; return the mean over groups."""
+    if x.shape[0] % group_size:
+        raise UserError(
+            f"a batch of {x.shape[0]} does not divide into groups of norm.group_size={group_size}: "
+            f"make train.batch_size / train.accumulate a multiple of {group_size}"
+        )
     grouped = x.reshape(-1, group_size, *x.shape[1:])
     moments = _moments(grouped, range(1, grouped.ndim - 1))
     y = _affine_norm(grouped, moments, affine, epsilon).reshape(x.shape)
@@ -156,8 +161,8 @@ def _normalise_per_device(x: Array, affine: Affine, epsilon: float) -> tuple[Arr
     devices = math.prod(mesh.shape[axis] for axis in axes)
     if x.shape[0] % devices:
         raise UserError(
-            f"a batch of {x.shape[0]} does not divide over {devices} devices, as norm.statistics "
-            f"'device' needs: make train.batch_size a multiple of {devices}"
+            f"a batch of {x.shape[0]} does not divide over {devices} devices as norm.statistics="
+            f"'device' needs: make train.batch_size / train.accumulate a multiple of {devices}"
         )
 
     def on_one_device(x: Array, affine: Affine) -> tuple[Array, Array]:
@@ -186,14 +191,3 @@ def _manual_batch_axes() -> tuple[str, ...]:
 
 def _mean_across(x: Array, axes: tuple[str, ...]) -> Array:
     return jax.lax.pmean(x, axes) if axes else x
-
-
-def _checked_group_size(x: Array, settings: BatchNormSettings) -> int:
-    size = settings.group_size or x.shape[0]
-    if x.shape[0] % size:
-        raise UserError(
-            f"a batch of {x.shape[0]} does not divide into groups of norm.group_size={size}: "
-            f"make train.batch_size (per micro-batch) a multiple of {size}, or group_size a "
-            "divisor of it"
-        )
-    return size

@@ -1,12 +1,13 @@
 """The picture of a run: losses, scores and learning rate over the steps."""
 
-import json
-import os
 from collections import defaultdict
 
 import jax
 from etils import epath
 from matplotlib.figure import Figure
+
+from offsites_jax.train.media import encode_figure
+from offsites_jax.train.writers import read_metrics, write_atomically
 
 Series = dict[str, list[tuple[int, float]]]
 
@@ -20,24 +21,19 @@ PANELS = (
 
 def draw_curves(workdir: epath.PathLike) -> epath.Path:
     """Writes `workdir/artifacts/curves.png` from `metrics.jsonl` and returns its path."""
-    folder = epath.Path(workdir)
-    file = folder / "artifacts" / "curves.png"
+    file = epath.Path(workdir) / "artifacts" / "curves.png"
     if jax.process_index() == 0:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".curves.{os.getpid()}.png")
-        with partial.open("wb") as stream:
-            curves_figure(read_series(folder / "metrics.jsonl")).savefig(stream, format="png", dpi=110)
-        partial.rename(file)
+        write_atomically(file, encode_figure(curves_figure(read_series(workdir))).content)
     return file
 
 
-def read_series(file: epath.Path) -> Series:
+def read_series(workdir: epath.PathLike) -> Series:
     """Values over steps by "<split>/<metric>"."""
     series: Series = defaultdict(list)
-    for text in file.read_text().splitlines():
-        line = json.loads(text)
+    for line in read_metrics(workdir):
         for name, value in line.items():
-            if isinstance(value, int | float) and name != "step":
+            if isinstance(value, int | float) and name not in ("step", "time"):
                 series[f"{line['split']}/{name}"].append((line["step"], value))
     return dict(series)
 

@@ -20,7 +20,8 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, UInt32
 
-from offsites_jax import errors
+from offsites_jax.errors import DamagedDataError
+from offsites_jax.parallel.rules import leaf_names
 
 MANIFEST = "MANIFEST.sha256"
 
@@ -36,9 +37,9 @@ _READERS = 8
 
 def named_leaves(tree: Any) -> dict[str, Any]:
     """Leaves of a tree by name, such as ``params/encoder/kernel``; None counts as no leaf."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
-    leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
-    if len(leaves) < len(paths):
+    pairs = leaf_names(tree)
+    leaves = dict(pairs)
+    if len(leaves) < len(pairs):
         raise ValueError("two leaves of the tree have the same name: a key contains '/'")
     return leaves
 
@@ -89,9 +90,12 @@ def host_digests(arrays: Iterable[Any]) -> list[str]:
     return [_hex(total) for total in totals]
 
 
-def _pieces(words: list[np.ndarray]) -> Iterator[tuple[list[int], list[Any], list[Any]]]:
+def _pieces(words: list[np.ndarray]) -> Iterator[tuple[list[int], list[np.ndarray], list[np.ndarray]]]:
     """Cuts long arrays and joins short ones; an array occurs at most once in a piece."""
-    owners, chunks, positions, size = [], [], [], 0
+    owners: list[int] = []
+    chunks: list[np.ndarray] = []
+    positions: list[np.ndarray] = []
+    size = 0
     for owner, array in enumerate(words):
         for start in range(0, array.size, _PIECE_WORDS):
             chunk = array[start : start + _PIECE_WORDS]
@@ -204,7 +208,7 @@ def damaged_files(folder: epath.Path, part: int = 0, parts: int = 1) -> dict[str
     """
     try:
         expected = _read_manifest(folder)
-    except errors.DamagedDataError as error:
+    except DamagedDataError as error:
         return {MANIFEST: str(error)}
     names = sorted(expected)[part::parts]
     reasons = _map_files(lambda name: _file_damage(folder / name, expected[name]), names)
@@ -215,7 +219,7 @@ def _read_manifest(folder: epath.Path) -> dict[str, str]:
     text = (folder / MANIFEST).read_bytes().decode(errors="replace")
     lines = text.partition("\n")[2]
     if text != _with_checksum(lines):
-        raise errors.DamagedDataError("does not match its own checksum")
+        raise DamagedDataError("does not match its own checksum")
     return {name: digest for digest, _, name in (line.split(" ", 2) for line in lines.splitlines())}
 
 

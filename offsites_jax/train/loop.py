@@ -119,15 +119,18 @@ def train(
                 progress.log_point(step, stage.batches.wait_seconds)
             if log or evaluate or save:
                 # Metrics are fetched one interval late, so that logging never waits for the device.
-                for at, values in tally.lines(keep_last=not (evaluate or save)):
-                    writer.write(at, "train", {**values, **stage.rates(at), **progress.rates(at)})
+                lines = tally.lines(keep_last=not (evaluate or save))
+                speed = progress.rates(lines[-1][0]) if lines else {}
+                for at, values in lines:
+                    writer.write(at, "train", {**values, **stage.rates(at), **speed})
                     progress.show(at, values)
             if evaluate:
                 with progress.time("evaluate"):
                     scores = stage.evaluations.run(step, state, writer)
             if save:
+                open_interval = tally.flush()
+                writer.flush()
                 with progress.time("checkpoint"):
-                    open_interval = tally.flush()
                     checkpoints.save(
                         step, state, run_meta(stage, open_interval), scores if evaluate else None
                     )

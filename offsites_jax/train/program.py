@@ -112,7 +112,7 @@ def create_program(experiment: Experiment, mesh: Mesh, *, platform: str | None =
         params = jax.eval_shape(lambda key: task.init(key, zero_batch(spec)), jax.random.key(0))["params"]
     groups = _groups(experiment, task, params)
     optimizers = {
-        name: create_optimizer(section, select(params, groups[name]), settings.steps)
+        name: create_optimizer(section, select(params, groups[name]), settings.steps, where(experiment, name))
         for name, section in experiment.optimizer.items()
     }
 
@@ -142,7 +142,8 @@ def create_program(experiment: Experiment, mesh: Mesh, *, platform: str | None =
         init=init,
         step=step,
         schedules={
-            name: learning_rate(section, settings.steps) for name, section in experiment.optimizer.items()
+            name: learning_rate(section, settings.steps, where(experiment, name))
+            for name, section in experiment.optimizer.items()
         },
         abstract=jax.tree.map(_with_sharding, abstract, shardings),
         batch={name: _with_sharding(entry, batch_sharding(mesh)) for name, entry in spec.items()},
@@ -156,6 +157,11 @@ def compute_dtype(precision: str, platform: str) -> jnp.dtype:
     return jnp.dtype(precision)
 
 
+def where(experiment: Experiment, group: str) -> str:
+    """The config key of a group's optimizer section."""
+    return f"optimizer.{group}" if len(experiment.optimizer) > 1 else "optimizer"
+
+
 def _groups(experiment: Experiment, task: Task, params: Tree) -> dict[str, frozenset[str]]:
     """Trained paths of each parameter group, checked against the optimizer sections."""
     if set(experiment.optimizer) != set(task.parameter_groups):
@@ -163,8 +169,8 @@ def _groups(experiment: Experiment, task: Task, params: Tree) -> dict[str, froze
         raise UserError(
             f"config.optimizer: sections {given}, but project {experiment.project!r} trains groups {wanted}"
         )
-    for section in experiment.optimizer.values():
-        check_patterns(section.frozen, flatten(params), "optimizer.frozen")
+    for name, section in experiment.optimizer.items():
+        check_patterns(section.frozen, flatten(params), f"{where(experiment, name)}.frozen")
     frozen = {name: section.frozen for name, section in experiment.optimizer.items()}
     groups = group_paths(params, task.parameter_groups, frozen)
     for name, paths in groups.items():

@@ -12,11 +12,10 @@ import sys
 import types
 from typing import Any
 
-import offsites_jax.projects
 from offsites_jax.errors import UserError
 from offsites_jax.train.schema import nearest
 
-BUILT_IN = pathlib.Path(offsites_jax.projects.__file__).parent
+BUILT_IN = pathlib.Path(__file__).parents[1] / "projects"
 
 # What each file of a project must define.
 PARTS = {
@@ -83,7 +82,7 @@ def list_projects() -> dict[str, pathlib.Path]:
 def _package(name: str, folder: pathlib.Path) -> str:
     """Dotted name the folder's files can be imported under."""
     if folder.parent == BUILT_IN:
-        return f"{offsites_jax.projects.__name__}.{name}"
+        return f"offsites_jax.projects.{name}"
     package = f"offsites_external_{name}"
     if package not in sys.modules:
         # A namespace of its own: two roots may hold folders of the same name as installed packages.

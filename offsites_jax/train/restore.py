@@ -11,12 +11,11 @@ from jax.sharding import Mesh
 from offsites_jax.data.pipeline import eval_batches
 from offsites_jax.errors import UserError
 from offsites_jax.parallel.mesh import create_mesh, data_shard, put_batch
-from offsites_jax.train.checkpoint import read_meta, restore_variables
 from offsites_jax.train.config import Experiment, resolve
 from offsites_jax.train.contract import Batch, Task, Variables
 from offsites_jax.train.evaluation import Evaluations
 from offsites_jax.train.program import create_program
-from offsites_jax.train.workdir import CHECKPOINTS
+from offsites_jax.train.saved import Step, read_meta, restore_variables
 from offsites_jax.train.writers import MetricsWriter
 
 
@@ -50,7 +49,7 @@ class TrainedModel:
 def restore(
     workdir: epath.PathLike,
     *,
-    step: int | str = "latest",
+    step: Step = "latest",
     params: str = "ema",
     experiment: Experiment | None = None,
 ) -> TrainedModel:
@@ -63,14 +62,13 @@ def restore(
       experiment: instead of the saved configuration, e.g. on another mesh.
 
     """
-    checkpoints = epath.Path(workdir) / CHECKPOINTS
     if experiment is None:
-        raw = read_meta(checkpoints, step)["config"]
+        raw = read_meta(workdir, step)["config"]
         experiment = resolve(raw, stage=max(0, len(raw.get("stages") or ()) - 1))
     mesh = create_mesh(experiment.mesh)
     program = create_program(experiment, mesh)
     found, variables, _ = restore_variables(
-        checkpoints, program.abstract.variables(ema=params == "ema"), step=step, params=params
+        workdir, program.abstract.variables(ema=params == "ema"), step=step, params=params
     )
     return TrainedModel(experiment, program.task, variables, found, mesh)
 
@@ -86,7 +84,7 @@ def split_batches(model: TrainedModel, split: str) -> Iterator[Batch]:
 
 
 def evaluate(
-    experiment: Experiment, workdir: epath.PathLike, *, step: int | str = "latest", params: str = "ema"
+    experiment: Experiment, workdir: epath.PathLike, *, step: Step = "latest", params: str = "ema"
 ) -> tuple[int, dict[str, float]]:
     """Scores of a checkpoint by every evaluator, as (step, {"<evaluator>/<metric>": value}).
 

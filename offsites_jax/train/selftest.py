@@ -5,7 +5,6 @@ Each proof trains or reads the user's own experiment at small size and compares 
 
 import copy
 import dataclasses
-import json
 import pathlib
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from offsites_jax.data.pipeline import global_batch, train_batches
 from offsites_jax.errors import OffsitesError, Preempted
 from offsites_jax.train.config import Experiment, resolve
 from offsites_jax.train.loop import train
+from offsites_jax.train.writers import read_metrics
 
 STEPS = 6
 STOP_AT = 3
@@ -82,7 +82,9 @@ def prove_resume(experiment: Experiment) -> tuple[bool, str]:
         lines = [read_losses(pathlib.Path(folder, name)) for name in ("whole", "parts")]
     equal = same_bits(whole.state, resumed.state)
     count = len(jax.tree.leaves(whole.state))
-    evidence = f"{STEPS} steps against {STOP_AT} + {STEPS - STOP_AT}: {sum(equal)} of {count} leaves bitwise equal"
+    evidence = (
+        f"{STEPS} steps against {STOP_AT} + {STEPS - STOP_AT}: {sum(equal)} of {count} leaves bitwise equal"
+    )
     return all(equal) and lines[0] == lines[
         1
     ], f"{evidence}, losses {'equal' if lines[0] == lines[1] else 'differ'}"
@@ -135,10 +137,9 @@ def prove_meshes(experiment: Experiment) -> tuple[bool, str]:
 
 def read_losses(workdir: pathlib.Path) -> list[float]:
     """Train losses of a run in order, every objective's."""
-    lines = [json.loads(text) for text in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [
         value
-        for line in lines
+        for line in read_metrics(workdir)
         if line["split"] == "train"
         for name, value in sorted(line.items())
         if name.split("/")[-1] == "loss"

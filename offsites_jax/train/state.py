@@ -14,8 +14,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from offsites_jax.train.contract import Batch, Task, Tree, Variables
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Everything a step reads and writes. Data position and random keys follow from (seed, step).
 
     Attributes:

@@ -102,7 +102,7 @@ def augment(record: Record, rng: np.random.Generator, *, config: DataConfig) -> 
     image = to_uint8(images.resize(image, (config.image_size, config.image_size)))
     if config.flip:
         image = images.random_flip(image, rng)
-    return {"image": np.ascontiguousarray(image), "label": np.int32(record["label"])}
+    return {"image": np.ascontiguousarray(image), "label": np.asarray(record["label"], np.int32)}
 
 
 def prepare(record: Record, rng: np.random.Generator | None = None, *, config: DataConfig) -> Record:
@@ -112,7 +112,7 @@ def prepare(record: Record, rng: np.random.Generator | None = None, *, config: D
     if min(image.shape[:2]) > size:
         image = images.evaluation_crop(image, size)
     image = to_uint8(images.resize(image, (size, size)))
-    return {"image": image, "label": np.int32(record.get("label", -1))}
+    return {"image": image, "label": np.asarray(record.get("label", -1), np.int32)}
 
 
 def pixels_of(record: Record, channels: int) -> UInt8[np.ndarray, "height width channels"]:

@@ -46,7 +46,7 @@ class ImageClassification(Task):
 
     def init(self, rng: PRNGKeyArray, batch: Batch) -> Variables:
         """Fresh variables of the backbone."""
-        return self.model.init(rng, self.pixels(batch["image"]), train=False)
+        return dict(self.model.init(rng, self.pixels(batch["image"]), train=False))
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -73,9 +73,9 @@ class ImageClassification(Task):
         return Loss(terms, new_state, {"accuracy": accuracy})
 
     def predict(self, variables: Variables, batch: Batch) -> dict[str, Array]:
-        """Logits [batch, classes] in float32 for raw uint8 images."""
-        logits = self.model.apply(variables, self.pixels(batch["image"]), train=False)
-        return {"logits": logits.astype(jnp.float32)}
+        """Logits [batch, classes] in float32, and the winning class, for raw uint8 images."""
+        logits: Array = self.model.apply(variables, self.pixels(batch["image"]), train=False)  # type: ignore[assignment]
+        return {"logits": logits.astype(jnp.float32), "label": jnp.argmax(logits, axis=-1)}
 
     def batch_spec(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """uint8 images and int32 labels."""

@@ -42,7 +42,11 @@ class Curve(Task):
     def loss(self, params, model_state, batch, rng, step):
         """Squared error."""
         y, model_state = self.network.apply(
-            {"params": params, **model_state}, batch["x"], train=True, rngs={"dropout": rng}, mutable=["running"]
+            {"params": params, **model_state},
+            batch["x"],
+            train=True,
+            rngs={"dropout": rng},
+            mutable=["running"],
         )
         error = jnp.where(step == self.config.explode_at, jnp.nan, (y - batch["y"]) ** 2)
         return Loss({"squared_error": Mean.of(error)}, model_state)
