@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = {
         "source": "digits",
         "image_size": 24,
-        "eval_size": 24,
+        "pad": 1,
         "channels": 1,
         "crop_area": (0.6, 1.0),
         "flip": False,

@@ -12,13 +12,12 @@ from etils import epath
 
 from offsites_jax.export.inference import Inference
 from offsites_jax.export.write import TOLERANCE, Report, write_folder
-from offsites_jax.train.checkpoint import saved_metrics
 from offsites_jax.train.config import resolve
-from offsites_jax.train.contract import Task, Variables
 from offsites_jax.train.program import compute_dtype
 from offsites_jax.train.report import versions
-from offsites_jax.train.saved import SavedVariables, find_folder
+from offsites_jax.train.saved import find_checkpoint, restore_variables
 from offsites_jax.train.state import zero_batch
+from offsites_jax.train.stored import read_body
 
 
 def export(
@@ -53,25 +52,29 @@ def export(
       OffsitesError: the export differs from the live model. In either case nothing new is at `output`.
 
     """
-    saved = SavedVariables(workdir, step, params)
-    raw = saved.meta["config"]
+    saved = read_body(find_checkpoint(workdir, step))
+    raw = saved["meta"]["config"]
     experiment = resolve(raw, stage=max(0, len(raw.get("stages") or ()) - 1))
     dtype = compute_dtype(experiment.train.precision, jax.default_backend())
     task = experiment.found.create_task(experiment, dtype)
-    variables = read_variables(saved, task, experiment.train.batch_size)
+    spec = task.batch_spec(experiment.train.batch_size)
+    # Without shardings, so that arrays come to host memory from whatever mesh they were saved on.
+    abstract = jax.eval_shape(lambda: task.init(jax.random.key(0), zero_batch(spec)))
+    restored = restore_variables(workdir, abstract, step=saved["step"], params=params)
+    averaged = params == "ema" and any(name.startswith("ema/") for name in saved["leaves"])
     facts = {
         "project": experiment.project,
         "config": raw,
-        "step": saved.step,
-        "params": "ema" if params == "ema" and experiment.train.ema.decay > 0 else "raw",
-        "metrics": saved_metrics(find_folder(workdir) / str(saved.step)),
+        "step": restored.step,
+        "params": "ema" if averaged else "raw",
+        "metrics": saved["metrics"],
         "compute_dtype": str(dtype),
-        "trained_with": saved.meta.get("versions", {}),
+        "trained_with": saved["meta"].get("versions", {}),
         "exported_with": versions(),
         "git_revision": git_revision(),
     }
     return write_folder(
-        Inference(task.predict, variables, task.input_spec, batch, tuple(platforms)),
+        Inference(task.predict, restored.variables, task.input_spec, batch, tuple(platforms)),
         output,
         format=format,
         facts=facts,
@@ -79,18 +82,6 @@ def export(
         tolerance=tolerance,
         overwrite=overwrite,
     )
-
-
-def read_variables(saved: SavedVariables, task: Task, batch_size: int) -> Variables:
-    """The variables of a checkpoint in host memory, whatever mesh they were saved on.
-
-    Raises:
-      UserError: the task makes other variables than the checkpoint holds.
-      DamagedDataError: an array is damaged.
-
-    """
-    spec = task.batch_spec(batch_size)
-    return saved.read_tree(jax.eval_shape(lambda: task.init(jax.random.key(0), zero_batch(spec))))
 
 
 def git_revision() -> str:

@@ -10,7 +10,7 @@ Orbax renames a checkpoint when all of it is written, so one named by a bare ste
 manifest of its files follows a moment later. Where a process was killed between the two, the
 digests of the leaves alone decide whether it is sound, and the next restore adds the manifest.
 
-For those who only read there are `read_meta`, `restore_variables`, `verify` and `diff`.
+Whatever only reads them is in `offsites_jax.train.saved`.
 """
 
 import concurrent.futures
@@ -30,9 +30,7 @@ from jax.experimental import multihost_utils
 
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.train import digest, stored
-from offsites_jax.train.saved import diff, read_meta, restore_variables, verify
-
-__all__ = ["Checkpoints", "Keep", "Restored", "diff", "read_meta", "restore_variables", "verify"]
+from offsites_jax.train.stored import saved_metrics
 
 CORRUPT = ".corrupt"
 
@@ -234,7 +232,7 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
         for step in self._manager.all_steps():
-            self._metrics[step] = stored.saved_metrics(self.folder / str(step))
+            self._metrics[step] = saved_metrics(self.folder / str(step))
 
     def _body(
         self, step: int, state: Any, meta: Mapping[str, Any], metrics: Mapping[str, float]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,9 @@ from offsites_jax.train import digest, stored
 
 FOLDER = "checkpoints"
 """Where a workdir keeps its checkpoints. Functions here take the workdir or this folder."""
+
+Step = int | Literal["latest", "best"]
+"""A step, or which: ``best`` is by the metric that the run keeps its best checkpoint by."""
 
 
 class RestoredVariables(NamedTuple):
@@ -44,16 +47,9 @@ class StepReport:
     leaves: dict[str, str]
 
     @property
-    def ok(self) -> bool:
+    def sound(self) -> bool:
         """Whether nothing is damaged."""
         return not self.files and not any(self.leaves.values())
-
-    def __str__(self) -> str:
-        note = "" if self.sealed else ", files not checked: no manifest"
-        lines = [f"step {self.step}: {'ok' if self.ok else 'DAMAGED'} ({len(self.leaves)} leaves{note})"]
-        lines += [f"  file {name} {why}" for name, why in self.files.items()]
-        lines += [f"  leaf {name} {why}" for name, why in self.leaves.items() if why]
-        return "\n".join(lines)
 
 
 class LeafDifference(NamedTuple):
@@ -63,12 +59,12 @@ class LeafDifference(NamedTuple):
     difference: float | str
 
 
-def read_meta(path: epath.PathLike, step: int | str | None = None) -> dict[str, Any]:
+def read_meta(path: epath.PathLike, step: Step = "latest") -> dict[str, Any]:
     """What the loop noted beside a checkpoint, such as the resolved configuration.
 
     Args:
         path: a workdir, or its folder of checkpoints.
-        step: a number, ``best``, or ``latest`` (as is None).
+        step: which one.
 
     Raises:
         UserError: no such checkpoint.
@@ -79,7 +75,7 @@ def read_meta(path: epath.PathLike, step: int | str | None = None) -> dict[str, 
 
 
 def restore_variables(
-    path: epath.PathLike, abstract: Any = None, *, step: int | str | None = None, params: str = "ema"
+    path: epath.PathLike, abstract: Any = None, *, step: Step = "latest", params: str = "ema"
 ) -> RestoredVariables:
     """Restores parameters and model state alone; nothing else is read, nothing is renamed.
 
@@ -87,7 +83,7 @@ def restore_variables(
         path: a workdir, or its folder of checkpoints.
         abstract: the tree ``{"params": ..., **model_state}`` of `jax.ShapeDtypeStruct` with
             shardings; None gives nested dicts of numpy arrays.
-        step: a number, ``best``, or ``latest`` (as is None).
+        step: which one.
         params: ``ema`` for the averages (the raw values where the run kept none), or ``raw``.
 
     Raises:
@@ -96,11 +92,8 @@ def restore_variables(
 
     """
     saved = SavedVariables(path, step, params)
-    if abstract is None:
-        abstract = traverse_util.unflatten_dict(saved.leaves, sep="/")
-    arrays = saved.read(digest.named_leaves(abstract), all_leaves=True)
-    variables = jax.tree.unflatten(jax.tree.structure(abstract), list(arrays.values()))
-    return RestoredVariables(saved.step, variables, saved.meta)
+    tree = traverse_util.unflatten_dict(saved.leaves, sep="/") if abstract is None else abstract
+    return RestoredVariables(saved.step, saved.read_tree(tree), saved.meta)
 
 
 class SavedVariables:
@@ -108,7 +101,7 @@ class SavedVariables:
 
     Args:
         path: a workdir, or its folder of checkpoints.
-        step: a number, ``best``, or ``latest`` (as is None).
+        step: which one.
         params: ``ema`` for the averages (the raw values where the run kept none), or ``raw``.
 
     Attributes:
@@ -122,7 +115,7 @@ class SavedVariables:
 
     """
 
-    def __init__(self, path: epath.PathLike, step: int | str | None = None, params: str = "ema"):
+    def __init__(self, path: epath.PathLike, step: Step = "latest", params: str = "ema"):
         if params not in ("ema", "raw"):
             raise UserError(f"params={params!r} is unknown; choose 'ema' or 'raw'")
         self._checkpoint = find_checkpoint(path, step)
@@ -137,24 +130,28 @@ class SavedVariables:
             for name, leaf in self._listed.items()
         }
 
-    def read(self, wanted: Mapping[str, jax.ShapeDtypeStruct], *, all_leaves: bool = False) -> dict[str, Any]:
+    def read_tree(self, abstract: Any) -> Any:
+        """Reads all leaves, in the form of a tree ``{"params": ..., **model_state}``; see `read`."""
+        wanted = digest.named_leaves(abstract)
+        stored.check_same_model(self._checkpoint, self._listed, wanted)
+        return jax.tree.unflatten(jax.tree.structure(abstract), list(self.read(wanted).values()))
+
+    def read(self, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
         """Reads the leaves asked for, and nothing else, and checks their digests.
 
         Args:
             wanted: by name; a leaf without sharding becomes a numpy array.
-            all_leaves: whether it is an error not to want them all.
 
         Raises:
             UserError: a leaf is not there, or has another shape or dtype.
             DamagedDataError: a leaf cannot be read or does not match its digest.
 
         """
-        listed = {name: leaf for name, leaf in self._listed.items() if all_leaves or name in wanted}
+        listed = {name: leaf for name, leaf in self._listed.items() if name in wanted}
         stored.check_same_model(self._checkpoint, listed, wanted)
+        asked = {self._names[name]: leaf for name, leaf in wanted.items()}
         try:
-            found = stored.read_arrays(
-                self._checkpoint, {self._names[name]: leaf for name, leaf in wanted.items()}
-            )
+            found = stored.read_arrays(self._checkpoint, asked)
         except (ValueError, KeyError, FileNotFoundError) as error:
             raise stored.damaged(self._checkpoint, f"cannot be read ({stored.reason(error)})") from error
         arrays = {name: found[self._names[name]] for name in wanted}
@@ -182,7 +179,7 @@ def diff(path_a: epath.PathLike, path_b: epath.PathLike, step: int | None = None
         step: which step; None for the newest that both have.
 
     Returns:
-        Every leaf of either state; its difference is 0 exactly if both are equal in every bit.
+        The leaves that differ in at least one bit.
 
     Raises:
         UserError: there is no such step in both.
@@ -197,27 +194,29 @@ def diff(path_a: epath.PathLike, path_b: epath.PathLike, step: int | None = None
             f"both have {sorted(common) or 'none'}"
         )
     a, b = (_Side(folder / str(step)) for folder in folders)
-    return [LeafDifference(name, _difference(name, a, b)) for name in dict.fromkeys([*a.leaves, *b.leaves])]
+    names = dict.fromkeys([*a.leaves, *b.leaves])
+    differing = [name for name in names if a.leaves.get(name) != b.leaves.get(name)]
+    return [LeafDifference(name, _difference(name, a, b)) for name in differing]
 
 
-def find_checkpoint(path: epath.PathLike, step: int | str | None = None) -> epath.Path:
-    """The folder of one checkpoint.
+def find_folder(path: epath.PathLike) -> epath.Path:
+    """The folder of checkpoints, given itself or its workdir."""
+    folder = epath.Path(path).expanduser().resolve()
+    return folder / FOLDER if (folder / FOLDER).is_dir() else folder
 
-    Args:
-        path: a workdir, or its folder of checkpoints.
-        step: a number; ``best`` by the metric that the run keeps its best checkpoint by; or
-            ``latest`` (as is None).
+
+def find_checkpoint(path: epath.PathLike, step: Step = "latest") -> epath.Path:
+    """The folder of one checkpoint, given that of all or their workdir.
 
     Raises:
         UserError: there is none.
 
     """
-    folder = epath.Path(path).expanduser().resolve()
-    folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    folder = find_folder(path)
     steps = stored.saved_steps(folder)
     if not steps:
         raise UserError(f"no checkpoint in {folder}; is this the workdir of a run?")
-    if step is None or step == "latest":
+    if step == "latest":
         return folder / str(steps[-1])
     if step == "best":
         return folder / str(_best_step(folder, steps))
@@ -273,8 +272,6 @@ def _difference(name: str, a: _Side, b: _Side) -> float | str:
     for side in (a, b):
         if name not in side.leaves:
             return f"missing in {side.checkpoint}"
-    if a.leaves[name] == b.leaves[name]:
-        return 0.0
     for trait in ("shape", "dtype"):
         if a.leaves[name][trait] != b.leaves[name][trait]:
             return f"{trait} {a.leaves[name][trait]} and {b.leaves[name][trait]}"

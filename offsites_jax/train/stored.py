@@ -108,7 +108,7 @@ def read_arrays(checkpoint: epath.Path, wanted: Mapping[str, jax.ShapeDtypeStruc
         DamagedDataError: a leaf is not in the files, although they can be read.
 
     """
-    empty = {name: _empty(leaf) for name, leaf in wanted.items() if leaf and 0 in leaf.shape}
+    empty = {name: _empty(leaf) for name, leaf in wanted.items() if leaf is not None and 0 in leaf.shape}
     asked = {name: _restore_args(leaf) for name, leaf in wanted.items() if name not in empty}
     args = traverse_util.unflatten_dict(asked, sep="/")
     restore = ocp.args.PyTreeRestore(jax.tree.map(lambda _: 0, args), restore_args=args, partial_restore=True)

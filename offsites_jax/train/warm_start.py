@@ -14,7 +14,7 @@ from etils import epath
 
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.train.digest import named_leaves
-from offsites_jax.train.saved import SavedVariables
+from offsites_jax.train.saved import SavedVariables, Step
 
 _SHOWN = 3  # names a message lists before it says how many more there are
 
@@ -37,7 +37,7 @@ class InitFrom:
     """
 
     path: str
-    step: int | str = "latest"
+    step: Step = "latest"
     params: Literal["ema", "raw"] = "ema"
     map: tuple[tuple[str, str], ...] = ()
     skip: tuple[str, ...] = ()

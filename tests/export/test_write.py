@@ -280,3 +280,13 @@ def test_a_model_that_needs_its_batch_size(toy, tmp_path, predict):
     np.testing.assert_allclose(exported.predict({"x": x})["logits"], predict(variables, {"x": x})["logits"])
     with pytest.raises(UserError, match=r"'x': shape \(2, 3\), the model takes \(4, 3\)"):
         exported.predict({"x": x[:2]})
+
+
+def test_a_mistake_in_predict_is_not_blamed_on_the_batch_size(toy, tmp_path):
+    def predict(variables, batch):
+        return {"logits": batch["pixels"] @ variables["params"]["head"]["bias"][None]}
+
+    inference = dataclasses.replace(toy.inference(), predict=predict)
+    with pytest.raises(TypeError, match="dot_general"):
+        write_folder(inference, tmp_path / "out", format="stablehlo", facts=toy.facts)
+    assert list(tmp_path.iterdir()) == []

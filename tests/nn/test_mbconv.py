@@ -82,7 +82,7 @@ def test_projection_is_linear_and_a_single_fused_convolution_is_activated():
         (FusedMBConv(width=12), False),
         (FusedMBConv(width=12, expand_ratio=1), True),
     ):
-        y, _ = block.init_with_output(jax.random.key(1), x, True)
+        y, _ = jax.jit(block.init_with_output, static_argnums=2)(jax.random.key(1), x, True)
         assert (float(y.min()) > lowest_silu) == is_activated
 
 
@@ -91,7 +91,7 @@ def test_input_is_added_only_where_shapes_are_equal(kind):
     x = jax.random.normal(jax.random.key(0), IMAGES)
     for width, stride, is_residual in ((8, 1, True), (12, 1, False), (8, 2, False)):
         block = kind(width=width, stride=stride)
-        variables = block.init(jax.random.key(1), x, False)
+        variables = jax.jit(block.init, static_argnums=2)(jax.random.key(1), x, False)
         norm = variables["params"]["project_bn"]
         norm["scale"] = jnp.zeros_like(norm["scale"])  # the branch is 0
         y = block.apply(variables, x, False)
@@ -103,7 +103,7 @@ def test_input_is_added_only_where_shapes_are_equal(kind):
 def test_branch_is_dropped_by_example_in_training_only(kind):
     x = jax.random.normal(jax.random.key(0), (64, 4, 4, 8))
     plain, dropping = kind(width=8), kind(width=8, drop_rate=0.5)
-    variables = plain.init(jax.random.key(1), x, False)
+    variables = jax.jit(plain.init, static_argnums=2)(jax.random.key(1), x, False)
     np.testing.assert_array_equal(dropping.apply(variables, x, False), plain.apply(variables, x, False))
 
     whole, _ = plain.apply(variables, x, True, mutable="batch_stats")

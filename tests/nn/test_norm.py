@@ -191,7 +191,7 @@ def test_inside_a_shard_map_over_batch_axes(axes, inside, outside):
 
 def test_bfloat16_input_has_float32_statistics():
     variables, x, _ = inputs()
-    x = (x + 50).astype(jnp.bfloat16)
+    x = (x + 5).astype(jnp.bfloat16)
     norm = BatchNorm(BatchNormSettings(momentum=0))
     y, new = norm.apply(variables, x, False, mutable="batch_stats")
     assert y.dtype == jnp.bfloat16
@@ -199,7 +199,7 @@ def test_bfloat16_input_has_float32_statistics():
     stats = new["batch_stats"]
     assert stats["mean"].dtype == stats["var"].dtype == jnp.float32
     np.testing.assert_allclose(stats["mean"], exact.mean((0, 1, 2)), rtol=1e-6)
-    np.testing.assert_allclose(stats["var"], exact.var((0, 1, 2)), rtol=1e-3)
+    np.testing.assert_allclose(stats["var"], exact.var((0, 1, 2)), rtol=1e-4)
 
 
 def test_initialises_on_any_number_of_examples():

@@ -30,6 +30,7 @@ class DataConfig:
       train_split: split that training reads.
       image_size: side of a training image, in pixels.
       eval_size: side at evaluation; 0 is the training size.
+      pad: black pixels added on every side before anything else, in pixels of the source.
       channels: 3 for colour, 1 for grey.
       mean, std: subtracted from and dividing pixels of 0..255, on the device.
       crop_area: share of the image a random crop covers, smallest and largest.
@@ -45,6 +46,7 @@ class DataConfig:
     train_split: str = "train"
     image_size: int = 224
     eval_size: int = 0
+    pad: int = 0
     channels: Literal[1, 3] = 3
     mean: tuple[float, ...] = (128.0,)
     std: tuple[float, ...] = (128.0,)
@@ -97,7 +99,7 @@ def digits(split: str) -> ArraySource:
 def augment(record: Record, rng: np.random.Generator, *, config: DataConfig) -> Record:
     """A random crop at training size, perhaps mirrored."""
     image = images.inception_crop(
-        pixels_of(record, config.channels), rng, area=config.crop_area, aspect=config.crop_aspect
+        pixels_of(record, config), rng, area=config.crop_area, aspect=config.crop_aspect
     )
     image = to_uint8(images.resize(image, (config.image_size, config.image_size)))
     if config.flip:
@@ -108,20 +110,22 @@ def augment(record: Record, rng: np.random.Generator, *, config: DataConfig) -> 
 def prepare(record: Record, rng: np.random.Generator | None = None, *, config: DataConfig) -> Record:
     """The image at evaluation size: centre crop below 320 pixels, squashed above (google/automl)."""
     size = config.eval_size or config.image_size
-    image = pixels_of(record, config.channels)
+    image = pixels_of(record, config)
     if min(image.shape[:2]) > size:
         image = images.evaluation_crop(image, size)
     image = to_uint8(images.resize(image, (size, size)))
     return {"image": image, "label": np.asarray(record.get("label", -1), np.int32)}
 
 
-def pixels_of(record: Record, channels: int) -> UInt8[np.ndarray, "height width channels"]:
-    """Decoded pixels with the wanted number of channels; colour is averaged to grey by luma weights."""
+def pixels_of(record: Record, config: DataConfig) -> UInt8[np.ndarray, "height width channels"]:
+    """Decoded and padded pixels with the wanted number of channels; colour becomes grey by luma weights."""
     image = record["content"] if "content" in record else record["image"]
     image = images.decode(image) if isinstance(image, bytes) else image
-    if image.shape[-1] == channels:
+    if config.pad:
+        image = np.pad(image, ((config.pad, config.pad), (config.pad, config.pad), (0, 0)))
+    if image.shape[-1] == config.channels:
         return image
-    if channels == 3:
+    if config.channels == 3:
         return np.repeat(image, 3, axis=-1)
     return to_uint8(image @ np.array([[0.299], [0.587], [0.114]]))
 

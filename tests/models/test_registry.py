@@ -1,0 +1,130 @@
+"""Models by name: counts, look-up, overrides and their errors."""
+
+import re
+import subprocess
+import sys
+
+import flax.linen as nn
+import jax.numpy as jnp
+import ml_collections
+import pytest
+
+from offsites_jax.errors import UserError
+from offsites_jax.models import efficientnet
+from offsites_jax.models.efficientnet import EfficientNet
+from offsites_jax.models.registry import create_model, list_models, model_info
+
+# Trainable parameters and running statistics: each sum is what google/automl or Keras counts.
+COUNTS = {
+    "efficientnet_v2_b0": (7_139_704, 60_608),
+    "efficientnet_v2_b1": (8_141_052, 71_072),
+    "efficientnet_v2_b2": (10_096_086, 82_288),
+    "efficientnet_v2_b3": (14_358_406, 109_216),
+    "efficientnet_v2_s": (21_458_488, 153_872),
+    "efficientnet_v2_m": (54_139_356, 292_032),
+    "efficientnet_v2_l": (118_515_272, 512_576),
+    "efficientnet_v2_xl": (208_119_808, 777_024),
+    "efficientnet_b0": (5_288_548, 42_016),
+    "efficientnet_b1": (7_794_184, 62_048),
+    "efficientnet_b2": (9_109_994, 67_568),
+    "efficientnet_b3": (12_233_232, 87_296),
+    "efficientnet_b4": (19_341_616, 125_200),
+    "efficientnet_b5": (30_389_784, 172_736),
+    "efficientnet_b6": (43_040_704, 224_432),
+    "efficientnet_b7": (66_347_960, 310_720),
+    "efficientnet_b8": (87_413_142, 380_032),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_are_those_published(name):
+    info = model_info(name)
+    assert (info.params, info.stats) == COUNTS[name]
+
+
+def test_sizes_of_images():
+    def sizes(name):
+        variant = efficientnet.variant(name)
+        return variant.train_size, variant.eval_size
+
+    assert sizes("efficientnet_v2_s") == (300, 384)
+    assert sizes("efficientnet_v2_b3") == (240, 300)
+    assert sizes("efficientnet_b0") == (176, 224)
+    assert sizes("efficientnet_b7") == (480, 600)
+
+
+def test_list_models_by_pattern():
+    assert list_models("efficientnet_v2_[sml]") == [f"efficientnet_v2_{size}" for size in "sml"]
+    assert list_models("efficientnet_b*") == [f"efficientnet_b{size}" for size in range(9)]
+    assert not list_models("no_such*")
+
+
+def test_every_listed_name_is_a_model():
+    for name in list_models():
+        assert isinstance(create_model(name), nn.Module)
+    assert set(efficientnet.VARIANTS) == set(list_models("efficientnet_*"))
+
+
+def test_listing_names_does_not_import_jax():
+    code = (
+        "import sys; from offsites_jax.models.registry import list_models;"
+        "assert list_models(); sys.exit('jax' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_overrides_come_from_a_configuration():
+    config = ml_collections.ConfigDict(
+        {
+            "blocks": ["r1_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25"],
+            "head_width": 32,
+            "num_classes": 10,
+            "dropout_rate": 0,
+            "dtype": "bfloat16",
+            "norm": {"statistics": "group", "group_size": 16},
+        }
+    )
+    model = create_model("efficientnet_b0", **config)
+    assert isinstance(model, EfficientNet)
+    assert model.blocks == tuple(config.blocks)
+    assert (model.head_width, model.num_classes, model.dropout_rate) == (32, 10, 0)
+    assert model.dtype == jnp.bfloat16
+    assert (model.norm.statistics, model.norm.group_size) == ("group", 16)
+    assert model.norm.momentum == 0.99  # not named, so it stays this family's
+    hash(model)
+
+
+def test_a_model_made_inside_a_module_is_its_child():
+    class Detector(nn.Module):
+        def setup(self):
+            self.backbone = create_model(
+                "efficientnet_v2_b0", blocks=["r1_k3_s1_e1_i8_o8_c1"], head_width=8, num_classes=0
+            )
+
+        def __call__(self, images):
+            return self.backbone(images, train=False)
+
+    variables = Detector().init({"params": jnp.zeros(2, jnp.uint32)}, jnp.zeros((1, 8, 8, 3)))
+    assert set(variables["params"]) == {"backbone"}
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("efficientnetv2_s", {}, "no model 'efficientnetv2_s': did you mean efficientnet_v2_s"),
+        ("efficientnet_b0", {"drop_rate": 0.1}, "no setting 'drop_rate': did you mean dropout_rate"),
+        ("efficientnet_b0", {"norm": {"group": 8}}, "efficientnet_b0.norm has no setting 'group'"),
+        ("efficientnet_b0", {"norm": {"group_size": "8"}}, "efficientnet_b0.norm.group_size is '8'"),
+        ("efficientnet_b0", {"num_classes": "10"}, "efficientnet_b0.num_classes is '10'"),
+        ("efficientnet_b0", {"num_classes": True}, "efficientnet_b0.num_classes is True"),
+        ("efficientnet_b0", {"num_classes": 2.5}, "efficientnet_b0.num_classes is 2.5"),
+        ("efficientnet_b0", {"dtype": "bfloat17"}, "efficientnet_b0.dtype is 'bfloat17'"),
+        ("efficientnet_b0", {"dtype": "int32"}, "efficientnet_b0.dtype is 'int32'"),
+        ("efficientnet_b0", {"dropout_rate": 1.5}, "model.dropout_rate is 1.5"),
+        ("efficientnet_b0", {"parent": None}, "no setting 'parent'"),
+    ],
+)
+def test_a_wrong_name_or_value_is_the_users_error(name, overrides, message):
+    with pytest.raises(UserError, match=re.escape(message)) as raised:
+        create_model(name, **overrides)
+    assert "\n" not in str(raised.value)
