@@ -71,7 +71,7 @@ def export(
         "compute_dtype": str(dtype),
         "trained_with": saved["meta"].get("versions", {}),
         "exported_with": versions(),
-        "git_revision": git_revision(),
+        "git_revision": git_revision(pathlib.Path(__file__)),
     }
     return write_folder(
         Inference(task.predict, restored.variables, task.input_spec, batch, tuple(platforms)),
@@ -84,14 +84,13 @@ def export(
     )
 
 
-def git_revision() -> str:
-    """Commit of this package's checkout, "-dirty" if changed since; empty for an installed package."""
-    here = pathlib.Path(__file__)
+def git_revision(file: pathlib.Path) -> str:
+    """Commit of the checkout a file is tracked in, "-dirty" if changed since; empty if in none."""
     program = shutil.which("git")
-    # An installed package may lie inside somebody else's repository: only a tracked file tells ours.
-    if not program or not _git(program, here.parent, "ls-files", here.name):
+    # An installed package may lie inside somebody else's repository: only a tracked file tells its own.
+    if not program or not _git(program, file.parent, "ls-files", file.name):
         return ""
-    return _git(program, here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return _git(program, file.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
 def _git(program: str, folder: pathlib.Path, *arguments: str) -> str:

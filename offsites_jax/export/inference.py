@@ -15,6 +15,7 @@ from offsites_jax.train.state import flatten, unflatten
 
 PLATFORMS = ("cpu", "tpu", "cuda", "rocm")
 BATCH = "batch"
+NO_MESH = jax.sharding.Mesh(np.empty((), object), ())
 
 Outputs = dict[str, Array]
 Specs = dict[str, jax.ShapeDtypeStruct]
@@ -79,7 +80,9 @@ class Inference:
             for name, leaf in flatten(self.variables).items()
         }
         lower = export.export(jax.jit(predict), platforms=self.platforms)
-        return self._trace(lambda inputs: lower(params, inputs))
+        # Under a mesh the function would be exported for as many devices as that has.
+        with jax.set_mesh(NO_MESH):
+            return self._trace(lambda inputs: lower(params, inputs))
 
     def random_batch(self, rows: int = 3, seed: int = 0) -> dict[str, np.ndarray]:
         """Inputs drawn from what any model takes; `rows` where the batch size is open."""

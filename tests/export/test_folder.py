@@ -161,9 +161,19 @@ def test_code_that_changed_since_training(workdir, tmp_path):
         export(workdir, tmp_path / "out")
 
 
-def test_git_revision_names_a_commit():
-    """The commit, or nothing where git does not track this package."""
-    revision = git_revision()
-    if revision:
-        run = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        assert revision.removesuffix("-dirty") == run.stdout.strip()
+def test_git_revision(tmp_path):
+    def git(*arguments):
+        identity = ("-c", "user.name=toy", "-c", "user.email=toy@example.org")
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    file = tmp_path / "module.py"
+    file.write_text("one")
+    assert git_revision(file) == ""
+    git("init")
+    assert git_revision(file) == ""
+    git("add", "module.py")
+    git("commit", "-m", "one")
+    assert git_revision(file) == git("rev-parse", "HEAD")
+    file.write_text("two")
+    assert git_revision(file) == git("rev-parse", "HEAD") + "-dirty"

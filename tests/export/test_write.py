@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from flax import traverse_util
+from jax.sharding import AxisType
 from safetensors.numpy import load_file
 
 from offsites_jax.errors import DamagedDataError, OffsitesError, UserError
@@ -48,7 +49,9 @@ def test_folder_describes_itself(toy, finished):
 
 
 def test_exported_function_is_unsharded_and_takes_its_parameters(toy):
-    exported = toy.inference(platforms=("cpu", "tpu")).export()
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    with jax.set_mesh(mesh):  # as in a notebook that has just trained
+        exported = toy.inference(platforms=("cpu", "tpu")).export()
     assert exported.nr_devices == 1
     assert exported.platforms == ("cpu", "tpu")
     names = set(traverse_util.flatten_dict(toy.variables(), sep="/"))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import ml_collections
 import pytest
@@ -104,7 +105,7 @@ def test_a_model_made_inside_a_module_is_its_child():
         def __call__(self, images):
             return self.backbone(images, train=False)
 
-    variables = Detector().init({"params": jnp.zeros(2, jnp.uint32)}, jnp.zeros((1, 8, 8, 3)))
+    variables = jax.eval_shape(Detector().init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     assert set(variables["params"]) == {"backbone"}
 
 

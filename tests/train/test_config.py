@@ -46,7 +46,7 @@ def changed(raw, key, text):
         (
             "data.loading.num_wrokers",
             "1",
-            "config.data.loading.num_wrokers: unknown key; did you mean num_workers?",
+            "config.data.loading.num_wrokers: unknown key; did you mean num_workers",
         ),
         ("project", "image_clasification", "config.project: no project 'image_clasification'; did you mean"),
         ("train.steps", "0", "config.train.steps: is 0, must be at least 1"),

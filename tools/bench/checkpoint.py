@@ -57,9 +57,23 @@ def main() -> None:
     step = statistics.median(steps)
     common = {"step_ms": step * 1e3, "state_bytes": state_bytes, "rounds": ROUNDS}
     value = statistics.median(blocking)
-    print(json.dumps({"name": "save_blocking_steps", "value": value / step, "unit": "steps", "ms": value * 1e3, **common}))
+    print(
+        json.dumps(
+            {
+                "name": "save_blocking_steps",
+                "value": value / step,
+                "unit": "steps",
+                "ms": value * 1e3,
+                **common,
+            }
+        )
+    )
     value = statistics.median(whole)
-    print(json.dumps({"name": "save_total_steps", "value": value / step, "unit": "steps", "ms": value * 1e3, **common}))
+    print(
+        json.dumps(
+            {"name": "save_total_steps", "value": value / step, "unit": "steps", "ms": value * 1e3, **common}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,10 @@ def first_step_seconds(cache: str) -> float:
     with tempfile.TemporaryDirectory() as workdir:
         begin = time.time()
         overrides = ["--config.train.log_every=1", "--config.evaluators=None", "--config.expected=None"]
-        run([*OFFSITES, "train", EXPERIMENT, "--workdir", workdir, "--config.train.steps=2", *overrides], cache)
+        run(
+            [*OFFSITES, "train", EXPERIMENT, "--workdir", workdir, "--config.train.steps=2", *overrides],
+            cache,
+        )
         lines = (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()
         return json.loads(lines[0])["time"] - begin
 

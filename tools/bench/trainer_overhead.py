@@ -1,9 +1,9 @@
 """Loop step time over bare step time, on a small convolutional network and on a model whose step is tiny.
 
-Both sides run the same compiled program, on the same batches, in alternating rounds of this process. The loop
-side is the real `train`, with its logging; its step time is what its own accounting calls "step", which leaves
-out waiting for data, compiling, evaluating and saving. Rows are prepared in advance, so that both sides have
-both cores to themselves.
+Both sides run the same compiled program, on the same batches, in alternating rounds of this process. The
+loop side is the real `train`, with its logging; its step time is what its own accounting calls "step", which
+leaves out waiting for data, compiling, evaluating and saving. Rows are prepared in advance, so that both
+sides have both cores to themselves.
 
 python tools/bench/trainer_overhead.py
 """
@@ -53,7 +53,9 @@ def write_project(folder: pathlib.Path, package: str) -> None:
     """A project whose parts are those of another, but for the pipeline."""
     folder.mkdir(parents=True)
     for part in ("model", "task", "evaluate"):
-        (folder / f"{part}.py").write_text(f'"""As in {package}."""\nfrom {package}.{part} import *  # noqa: F403\n')
+        (folder / f"{part}.py").write_text(
+            f'"""As in {package}."""\nfrom {package}.{part} import *  # noqa: F403\n'
+        )
     imports = f"import {package}.data as real\nfrom {package}.data import DataConfig"
     (folder / "data.py").write_text(CACHED.format(imports=imports))
 
@@ -77,7 +79,10 @@ def report(name: str, file: str, project: str, steps: int) -> None:
     loop, plain = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
     line = {"name": "trainer_overhead", "value": ratio, "unit": "loop step / bare step", "model": name}
-    print(json.dumps({**line, "loop_ms": loop * 1e3, "bare_ms": plain * 1e3, "rounds": ROUNDS, "steps": steps}), flush=True)
+    print(
+        json.dumps({**line, "loop_ms": loop * 1e3, "bare_ms": plain * 1e3, "rounds": ROUNDS, "steps": steps}),
+        flush=True,
+    )
 
 
 def loop_seconds(experiment) -> float:
@@ -103,7 +108,8 @@ class BareStep:
         size = experiment.train.batch_size
         pipeline = experiment.found.create_pipeline(experiment, "train", True)
         self.batches = [
-            put_batch(global_batch(pipeline, batch_size=size, seed=0, step=step), mesh, size) for step in range(4)
+            put_batch(global_batch(pipeline, batch_size=size, seed=0, step=step), mesh, size)
+            for step in range(4)
         ]
 
     def seconds(self, steps: int) -> float:
