@@ -60,8 +60,10 @@ def workdir_of(options: argparse.Namespace) -> str:
 
 def step_of(text: str) -> "Step":
     """A step number, or "latest" or "best"."""
-    if text == "latest" or text == "best":
-        return text
+    if text == "latest":
+        return "latest"
+    if text == "best":
+        return "best"
     if not text.isdigit():
         raise UserError(f"--step: {text!r} is neither a number nor latest nor best")
     return int(text)

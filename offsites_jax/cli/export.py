@@ -15,6 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--platforms", default="cpu,tpu,cuda", help="where a StableHLO export must run")
     parser.add_argument("--batch", default="symbolic", help="a fixed batch size, or symbolic for any")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output folder")
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-4, help="largest difference from the live model"
+    )
     add_step(parser)
     add_json(parser)
 
@@ -38,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
         params=options.params,
         platforms=tuple(options.platforms.split(",")),
         batch=options.batch if options.batch == "symbolic" else int(options.batch),
+        tolerance=options.tolerance,
         overwrite=options.overwrite,
     )
     if options.json:

@@ -3,16 +3,22 @@
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from offsites_jax.cli.common import add_step, step_of
 from offsites_jax.errors import UserError
 
-Predict = Callable[[dict[str, Any]], Mapping[str, Any]]
-
 BATCH_SIZE = 32
+
+
+class Predictor(NamedTuple):
+    """What predicts, how it reads its inputs, and how many at a time."""
+
+    experiment: Any
+    predict: Callable[[dict[str, Any]], Mapping[str, Any]]
+    batch_size: int = BATCH_SIZE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,13 +42,13 @@ def run(options: argparse.Namespace) -> int:
         options.workdir = inputs.pop(0)
     if not inputs:
         raise UserError("INPUT: missing; name files or a folder to predict on")
-    experiment, predict = from_export(options) if options.exported else from_workdir(options)
-    write_lines((json.dumps(row) for row in rows(experiment, predict, inputs)), options.output)
+    predictor = from_export(options) if options.exported else from_workdir(options)
+    write_lines((json.dumps(row) for row in rows(predictor, inputs)), options.output)
     return 0
 
 
-def from_workdir(options: argparse.Namespace) -> tuple[Any, Predict]:
-    """Experiment and predict of a checkpoint."""
+def from_workdir(options: argparse.Namespace) -> Predictor:
+    """A checkpoint, on one device."""
     from offsites_jax.parallel.mesh import MeshSettings
     from offsites_jax.parallel.start import start
 
@@ -56,32 +62,39 @@ def from_workdir(options: argparse.Namespace) -> tuple[Any, Predict]:
     # One device: prediction needs neither the mesh nor the hosts that training had.
     experiment = dataclasses.replace(read_experiment(options.workdir), mesh=MeshSettings(data=1))
     model = restore(options.workdir, step=step_of(options.step), params=options.params, experiment=experiment)
-    return experiment, model.predict
+    return Predictor(experiment, model.predict)
 
 
-def from_export(options: argparse.Namespace) -> tuple[Any, Predict]:
-    """Experiment, for reading inputs as it did, and the exported predict."""
+def from_export(options: argparse.Namespace) -> Predictor:
+    """An export, reading its inputs as the experiment did."""
     from offsites_jax.export.load import load
     from offsites_jax.train.config import resolve
 
     exported = load(options.exported)
     raw = exported.manifest["config"]
-    return resolve(raw, stage=max(0, len(raw.get("stages") or ()) - 1)), exported.predict
+    inputs = exported.signature.inputs
+    first = next(iter(inputs.values())).shape[0]
+    return Predictor(
+        resolve(raw, stage=max(0, len(raw.get("stages") or ()) - 1)),
+        lambda batch: exported.predict({name: batch[name] for name in inputs}),
+        first if isinstance(first, int) else BATCH_SIZE,
+    )
 
 
-def rows(experiment: Any, predict: Predict, inputs: list[str]) -> Iterator[dict[str, Any]]:
+def rows(predictor: Predictor, inputs: list[str]) -> Iterator[dict[str, Any]]:
     """One dict per input, in order."""
     from offsites_jax.data.pipeline import eval_batches
     from offsites_jax.data.source import describe
 
+    experiment, predict, size = predictor
     pipeline = experiment.found.create_input_pipeline(experiment, inputs)
     names = [describe(pipeline.source, index) for index in range(len(pipeline.source))]
-    batches = eval_batches(pipeline, batch_size=BATCH_SIZE, shard=(0, 1), loading=experiment.data.loading)
+    batches = eval_batches(pipeline, batch_size=size, shard=(0, 1), loading=experiment.data.loading)
     for number, batch in enumerate(batches):
         mask = batch.pop("mask")
         outputs = {name: np.asarray(values) for name, values in predict(batch).items()}
         for row in np.flatnonzero(mask):
             yield {
-                "input": names[number * BATCH_SIZE + row],
+                "input": names[number * size + row],
                 **{name: values[row].tolist() for name, values in outputs.items()},
             }

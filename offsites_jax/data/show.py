@@ -37,7 +37,8 @@ def write_batch(batch: Batch, folder: pathlib.Path) -> list[str]:
     of shape [batch, samples] in -1..1 at 16 kHz.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = [_publish(folder / "batch.npz", lambda partial: np.savez(partial, **batch))]
+    arrays: dict[str, Any] = dict(batch)
+    files = [_publish(folder / "batch.npz", lambda partial: np.savez(partial, **arrays))]
     for name, array in sorted(batch.items()):
         if array.dtype == np.uint8 and array.ndim == 4 and array.shape[-1] in (1, 3):
             sheet = contact_sheet(array)

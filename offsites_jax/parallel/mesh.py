@@ -125,8 +125,16 @@ def num_batch_shards(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def check_batch_size(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
+def check_batch_size(
+    mesh: Mesh, batch_size: int, accumulate: int = 1, key: str = "train.batch_size"
+) -> None:
     """Makes sure every device gets the same number of rows of every micro-batch.
+
+    Args:
+        mesh: The mesh.
+        batch_size: Rows of a global batch.
+        accumulate: Micro-batches it is cut into.
+        key: Where the size comes from, for the message.
 
     Raises:
         UserError: `batch_size` is no multiple of accumulate x slices x data x fsdp.
@@ -135,7 +143,7 @@ def check_batch_size(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
     shards = num_batch_shards(mesh)
     if batch_size < 1 or batch_size % (shards * accumulate):
         raise UserError(
-            f"batch size {batch_size} must be a multiple of {shards * accumulate}: the mesh splits "
+            f"config.{key}: {batch_size} must be a multiple of {shards * accumulate}: the mesh splits "
             f"it in {shards} ({_sizes(mesh.shape.values())}), train.accumulate in {accumulate}"
         )
 

@@ -270,12 +270,26 @@ class Checkpoints:
 
     def _load(self, step: int, abstract: Any) -> Restored:
         checkpoint = self.folder / str(step)
-        _raise_if_damaged(checkpoint)
+        sealed = bool(_of_first_process((checkpoint / digest.MANIFEST).exists()))
+        if sealed:
+            _raise_if_files_are_damaged(checkpoint)
+        elif not (checkpoint / stored.META).exists():
+            raise UserError(f"{checkpoint}: not a checkpoint of this package; choose another workdir")
         body = stored.read_body(checkpoint)
         wanted = digest.named_leaves(abstract)
         stored.check_same_model(checkpoint, body["leaves"], wanted)
-        arrays = stored.read_arrays(checkpoint, wanted)
+        arrays, problem = {}, ""
+        try:
+            arrays = stored.read_arrays(checkpoint, wanted)
+        except stored.READ_ERRORS as error:
+            if sealed:  # the files are as they were written: whatever this is, it is no damage
+                raise
+            problem = f"cannot be read ({stored.reason(error)})"
+        if problem := _of_any_process(problem):
+            raise stored.damaged(checkpoint, problem)
         stored.check_digests(checkpoint, body["leaves"], arrays)
+        if not sealed and jax.process_index() == 0:
+            digest.write_manifest(checkpoint)
         state = jax.tree.unflatten(jax.tree.structure(abstract), list(arrays.values()))
         return Restored(step, state, body["meta"])
 
@@ -302,32 +316,12 @@ class _Preservation:
         return [saved.step in kept for saved in checkpoints]
 
 
-def _raise_if_damaged(checkpoint: epath.Path) -> None:
-    """Checks the files before they are loaded; all processes share the work and the verdict.
-
-    An error while loading says nothing about the files then (but, perhaps, of too little memory):
-    it is no reason to put a checkpoint aside.
-    """
-    if _of_first_process((checkpoint / digest.MANIFEST).exists()):
-        files = digest.damaged_files(checkpoint, jax.process_index(), jax.process_count())
-        found = [f"file {name} {why}" for name, why in files.items()]
-    elif not (checkpoint / stored.META).exists():
-        raise UserError(f"{checkpoint}: not a checkpoint of this package; choose another workdir")
-    else:
-        found = _seal(checkpoint) if jax.process_index() == 0 else []
+def _raise_if_files_are_damaged(checkpoint: epath.Path) -> None:
+    """Checks the files against the manifest; the processes share the work and the verdict."""
+    damaged = digest.damaged_files(checkpoint, jax.process_index(), jax.process_count())
+    found = [f"file {name} {why}" for name, why in damaged.items()]
     if verdict := _of_any_process(found[0] if found else ""):
         raise stored.damaged(checkpoint, verdict)
-
-
-def _seal(checkpoint: epath.Path) -> list[str]:
-    """Adds the manifest that a killed process did not come to write, if all leaves are sound."""
-    try:
-        leaves = stored.damaged_leaves(checkpoint, stored.read_body(checkpoint)["leaves"])
-    except DamagedDataError as error:
-        return [str(error)]
-    if not leaves:
-        digest.write_manifest(checkpoint)
-    return [f"leaf {name} {why}" for name, why in leaves.items()]
 
 
 def _unused(path: epath.Path) -> epath.Path:

@@ -169,6 +169,8 @@ def load_experiment(path: str | pathlib.Path, overrides: Mapping[str, str] | Non
     raw = plain(_get_config(pathlib.Path(file), argument or None))
     for key, text in (overrides or {}).items():
         override(raw, key, text)
+    for stage in range(len(raw.get("stages") or ())):
+        resolve(raw, stage=stage)
     return resolve(raw)
 
 
@@ -182,6 +184,7 @@ def resolve(raw: dict[str, Any], *, stage: int = 0) -> Experiment:
             raise UserError(f"config.{key}: missing; every experiment needs it")
     project = find_project(raw["project"])
     whole_run = parse(raw["train"], Train, "train")
+    check_train(whole_run)
     stages = tuple(parse(s, Stage, f"stages[{i}]") for i, s in enumerate(raw.get("stages") or ()))
     ends = stage_ends(stages, whole_run.steps)
     staged = {name: dict(raw.get(name) or {}) for name in STAGED}
@@ -192,14 +195,16 @@ def resolve(raw: dict[str, Any], *, stage: int = 0) -> Experiment:
         for name, section in (raw.get("evaluators") or {}).items()
     }
     expected = raw.get("expected") or {}
-    experiment = Experiment(
+    train = dataclasses.replace(parse(staged["train"], Train, "train"), steps=whole_run.steps)
+    check_train(train)
+    return Experiment(
         raw=raw,
         found=project,
         model=parse(staged["model"], project.ModelConfig, "model"),
         task=parse(staged["task"], project.TaskConfig, "task"),
         data=parse(staged["data"], project.DataConfig, "data"),
         optimizer=parse_optimizers(raw.get("optimizer") or {}),
-        train=dataclasses.replace(parse(staged["train"], Train, "train"), steps=whole_run.steps),
+        train=train,
         stages=stages,
         ends=ends,
         stage=stage,
@@ -209,8 +214,6 @@ def resolve(raw: dict[str, Any], *, stage: int = 0) -> Experiment:
         evaluators=evaluators,
         expected={name: parse(e, Expected, f"expected.{name}") for name, e in expected.items()},
     )
-    check_train(experiment.train)
-    return experiment
 
 
 def parse_optimizers(section: Mapping[str, Any]) -> dict[str, Optimizer]:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from offsites_jax.data.pipeline import eval_batches
-from offsites_jax.parallel.mesh import batch_sharding, data_shard, put_batch
+from offsites_jax.parallel.mesh import batch_sharding, check_batch_size, data_shard, put_batch
 from offsites_jax.train.config import Experiment
 from offsites_jax.train.contract import Batch, Task, Variables
 from offsites_jax.train.state import TrainState
@@ -106,6 +106,7 @@ class Evaluations:
         """Scores of one evaluator."""
         settings = self._experiment.evaluators[name]
         size = settings.batch_size or self._experiment.train.batch_size
+        check_batch_size(self._mesh, size, key=f"evaluators.{name}.batch_size")
         pipeline = self._experiment.found.create_pipeline(self._experiment, settings.split, train=False)
         shard = data_shard(self._mesh)
         blocks = eval_batches(pipeline, batch_size=size, shard=shard, loading=self._experiment.data.loading)

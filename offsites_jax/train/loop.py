@@ -27,7 +27,7 @@ from offsites_jax.train.config import Experiment
 from offsites_jax.train.evaluation import Evaluations
 from offsites_jax.train.preemption import Preemption
 from offsites_jax.train.profile import Profiler
-from offsites_jax.train.program import Program, create_program
+from offsites_jax.train.program import Program, check_stages, create_program
 from offsites_jax.train.progress import Progress
 from offsites_jax.train.report import describe_run, step_flops, versions
 from offsites_jax.train.state import TrainState
@@ -78,6 +78,7 @@ def train(
     """
     settings = experiment.train
     mesh = create_mesh(experiment.mesh)
+    check_stages(experiment, mesh)
     program = create_program(experiment.at_stage(0), mesh)
     workdir = open_workdir(workdir, experiment)
     with contextlib.ExitStack() as stack:

@@ -150,6 +150,25 @@ def create_program(experiment: Experiment, mesh: Mesh, *, platform: str | None =
     )
 
 
+def check_stages(experiment: Experiment, mesh: Mesh) -> None:
+    """Builds every stage, so that a mistake in the last one shows before the first one runs.
+
+    Raises:
+      UserError: a stage changes the shape of a parameter.
+    """
+    first: dict[str, tuple[int, ...]] = {}
+    for index in range(len(experiment.ends)):
+        program = create_program(experiment.at_stage(index), mesh)
+        shapes = {path: leaf.shape for path, leaf in flatten(program.abstract.params).items()}
+        first = first or shapes
+        if shapes != first:
+            path = min(p for p in {*shapes, *first} if shapes.get(p) != first.get(p))
+            raise UserError(
+                f"config.stages[{index}]: changes parameter {path} from {first.get(path)} to "
+                f"{shapes.get(path)}; train stages of other shapes as a second run with init_from"
+            )
+
+
 def compute_dtype(precision: str, platform: str) -> jnp.dtype:
     """The dtype activations are computed in."""
     if precision == "auto":

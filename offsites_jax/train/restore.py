@@ -1,7 +1,8 @@
 """A trained model without its training: task, variables and scores from a workdir."""
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -41,9 +42,11 @@ class TrainedModel:
     def predict(self, batch: Batch) -> dict[str, Any]:
         """`Task.predict` under jit on the entries the task reads."""
         with jax.set_mesh(self.mesh):
-            return jax.jit(self.task.predict)(
-                self.variables, {name: batch[name] for name in self.task.inputs}
-            )
+            return self._predict(self.variables, {name: batch[name] for name in self.task.inputs})
+
+    @functools.cached_property
+    def _predict(self) -> Callable[[Variables, Batch], dict[str, Any]]:
+        return jax.jit(self.task.predict)
 
 
 def restore(

@@ -152,7 +152,7 @@ class SavedVariables:
         asked = {self._names[name]: leaf for name, leaf in wanted.items()}
         try:
             found = stored.read_arrays(self._checkpoint, asked)
-        except (ValueError, KeyError, FileNotFoundError) as error:
+        except stored.READ_ERRORS as error:
             raise stored.damaged(self._checkpoint, f"cannot be read ({stored.reason(error)})") from error
         arrays = {name: found[self._names[name]] for name in wanted}
         stored.check_digests(self._checkpoint, listed, arrays)

@@ -28,6 +28,9 @@ from offsites_jax.train import digest
 STATE, META = "state", "meta"
 FORMAT = 1
 
+READ_ERRORS = (ValueError, KeyError, FileNotFoundError)
+"""What reading damaged files raises, and perhaps other mishaps too."""
+
 _READ_BYTES = 2**30  # host memory for arrays that are read only to be looked at
 
 
@@ -105,7 +108,7 @@ def read_arrays(checkpoint: epath.Path, wanted: Mapping[str, jax.ShapeDtypeStruc
         The arrays, in the order of `wanted`.
 
     Raises:
-        DamagedDataError: a leaf is not in the files, although they can be read.
+        One of `READ_ERRORS`: a leaf is not there, or the files are damaged.
 
     """
     empty = {name: _empty(leaf) for name, leaf in wanted.items() if leaf is not None and 0 in leaf.shape}
@@ -116,7 +119,7 @@ def read_arrays(checkpoint: epath.Path, wanted: Mapping[str, jax.ShapeDtypeStruc
     arrays = traverse_util.flatten_dict(found, sep="/") | empty
     for name in wanted:  # Orbax hands back what it was given where it finds nothing
         if not isinstance(arrays.get(name), jax.Array | np.ndarray):
-            raise damaged(checkpoint, f"leaf {name} is not in the files")
+            raise ValueError(f"leaf {name} is not in the files")
     return {name: arrays[name] for name in wanted}
 
 
@@ -189,7 +192,7 @@ def _empty(leaf: jax.ShapeDtypeStruct) -> Any:
 def _damaged_among(names: list[str], checkpoint: epath.Path, leaves: Mapping[str, Any]) -> dict[str, str]:
     try:
         digests = digest.leaf_digests(read_arrays(checkpoint, dict.fromkeys(names)))
-    except (ValueError, KeyError, FileNotFoundError, DamagedDataError) as error:
+    except READ_ERRORS as error:
         if len(names) == 1:
             return {names[0]: f"cannot be read ({reason(error)})"}
         alone = [_damaged_among([name], checkpoint, leaves) for name in names]

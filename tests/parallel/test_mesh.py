@@ -151,7 +151,7 @@ def test_put_batch_names_the_field_of_wrong_length():
     mesh = create_mesh(MeshSettings())
     with pytest.raises(UserError, match=r"'label/id' has shape \(6,\).* the 8 rows"):
         put_batch({"label": {"id": np.arange(6)}}, mesh, 8)
-    with pytest.raises(UserError, match="batch size 12 must be a multiple of 8"):
+    with pytest.raises(UserError, match=r"batch_size: 12 must be a multiple of 8"):
         put_batch({"x": np.zeros(12)}, mesh, 12)
 
 
