@@ -37,7 +37,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.task = {"label_smoothing": 0.1}
     config.data = {
         "source": "digits",
-        "image_size": 24,
+        "image_size": 32,
         "pad": 1,
         "channels": 1,
         "crop_area": (0.6, 1.0),
@@ -50,12 +50,12 @@ def get_config() -> ml_collections.ConfigDict:
         "clip_norm": 1.0,
     }
     config.train = {
-        "steps": 560,
+        "steps": 600,
         "batch_size": 128,
         "seed": 0,
         "log_every": 20,
-        "checkpoint_every": 140,
-        "eval_every": 140,
+        "checkpoint_every": 150,
+        "eval_every": 150,
         "ema": {"decay": 0.99},
         "keep": {"last": 2, "best": "test/accuracy"},
     }

@@ -1,4 +1,4 @@
-"""Images on the host: decoding, resizing, cropping, flipping; NumPy and Pillow only.
+"""Images on the host: decoding, resizing, cropping, flipping; with Pillow, OpenCV and NumPy.
 
 Images are `[height, width, channels]`. Random operations take a `np.random.Generator` and draw from
 nothing else, so that a pipeline position always gives the same picture.
@@ -9,11 +9,15 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from jaxtyping import Float32, Int, Shaped, UInt8
 from PIL import Image
 
 from offsites_jax.errors import DamagedDataError
+
+# Rows are loaded in threads already; more threads inside each resize would only get in their way.
+cv2.setNumThreads(1)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485  # Pillow's own warning level: a quarter of a gigabyte as RGB
@@ -79,7 +83,9 @@ def resize(image: AnyImage, size: tuple[int, int], *, antialias: bool = False) -
     """
     if antialias:
         return _resize_antialiased(image, size)
-    return _resample(image, *(_bilinear_taps(n, m) for n, m in zip(image.shape, size, strict=False)))
+    height, width = size
+    resized = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return resized.reshape(height, width, image.shape[2])  # OpenCV drops a single channel
 
 
 def resize_legacy_bicubic(image: AnyImage, size: tuple[int, int]) -> FloatImage:
@@ -218,14 +224,6 @@ class _Taps(NamedTuple):
 
     pixel: Int[np.ndarray, "taps out"]
     weight: Float32[np.ndarray, "taps out"]
-
-
-def _bilinear_taps(in_size: int, out_size: int) -> _Taps:
-    position = (np.arange(out_size) + 0.5) * (in_size / out_size) - 0.5
-    low = np.floor(position)
-    index = np.stack([low, low + 1]).astype(np.intp)
-    weight = np.stack([1 - (position - low), position - low])
-    return _Taps(np.clip(index, 0, in_size - 1), weight.astype(np.float32))
 
 
 def _bicubic_taps(in_size: int, out_size: int, a: float = -0.75) -> _Taps:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Protocol
 
@@ -146,7 +147,7 @@ class _WeightsFile:
 
     def __init__(self, path: epath.Path):
         try:
-            arrays = safetensors.numpy.load(path.read_bytes())
+            arrays = _load_file(path)
         except FileNotFoundError:
             raise UserError(f"init_from.path: {path} does not exist") from None
         except safetensors.SafetensorError as error:
@@ -156,6 +157,13 @@ class _WeightsFile:
 
     def read(self, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
         return {name: self.leaves[name] for name in wanted}
+
+
+def _load_file(path: epath.Path) -> dict[str, np.ndarray]:
+    if "://" not in str(path):
+        return safetensors.numpy.load_file(path)
+    with tempfile.TemporaryDirectory() as folder:  # the library reads local files only
+        return safetensors.numpy.load_file(path.copy(epath.Path(folder) / path.name))
 
 
 def _open(init_from: InitFrom) -> _Source:

@@ -97,9 +97,9 @@ def test_predict_reads_any_image_file_at_evaluation_size(tmp_path, mode, name):
     experiment = load_experiment(DIGITS).at_stage(1)
     pipeline = data.create_input_pipeline(experiment, [str(tmp_path)])
     (batch,) = eval_batches(pipeline, batch_size=2, shard=(0, 1), loading=experiment.data.loading)
-    assert batch["image"].shape == (2, 24, 24, 1)
+    assert batch["image"].shape == (2, 32, 32, 1)
     luma = 128 if mode == "L" else round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
-    centre = int(batch["image"][0, 12, 12, 0])
+    centre = int(batch["image"][0, 16, 16, 0])
     assert abs(centre - luma) <= 2
     assert batch["mask"].tolist() == [1.0, 0.0]
 
@@ -110,7 +110,7 @@ def test_stages_share_their_parameters_and_differ_in_size():
         experiment.at_stage(i).found.create_task(experiment.at_stage(i), jnp.dtype("float32")) for i in (0, 1)
     ]
     specs = [t.batch_spec(8) for t in tasks]
-    assert [spec["image"].shape[1] for spec in specs] == [16, 24]
+    assert [spec["image"].shape[1] for spec in specs] == [16, 32]
     trees = [
         jax.eval_shape(
             lambda key, t=t, s=s: t.init(key, {k: jnp.zeros(v.shape, v.dtype) for k, v in s.items()}),

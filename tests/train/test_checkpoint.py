@@ -288,6 +288,7 @@ def test_restore_falls_back_from_a_flipped_bit_anywhere(tmp_path):
         assert names(folder) == ["1", "2.corrupt"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of TensorStore's futures
 def test_without_a_manifest_leaves_come_back_right_or_not_at_all(tmp_path):
     original = write(tmp_path / "original", 1, 2)
     (original / "2" / digest.MANIFEST).unlink()
@@ -394,7 +395,7 @@ def test_a_folder_of_someone_else_is_left_alone(tmp_path):
 def small_disk(folder):
     """A disk of 1 MiB where one may be mounted; elsewhere no file may grow beyond 256 KiB."""
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode == 0:
+    if shutil.which("mount") and not subprocess.run(mount, capture_output=True, check=False).returncode:
         try:
             yield
         finally:
@@ -444,10 +445,9 @@ def test_saving_goes_on_once_there_is_space_again(tmp_path, monkeypatch):
                 checkpoints.wait()
         checkpoints.save(2, make_state(2), {"seed": 2})
         assert checkpoints.all_steps() == [1, 2]
-    assert [(report.sealed, report.sound) for report in saved.verify(tmp_path)] == [
-        (False, True),
-        (True, True),
-    ]
+    reports = saved.verify(tmp_path)
+    assert all(report.sound for report in reports)
+    assert [report.sealed for report in reports] == [False, True]
     assert restored_step(tmp_path) == 2
 
 

@@ -52,7 +52,7 @@ def changed(raw, key, text):
         ("train.steps", "0", "config.train.steps: is 0, must be at least 1"),
         ("train.accumulate", "3", "config.train.accumulate: 3 does not divide batch_size=128"),
         ("evaluators.test.splt", "x", "config.evaluators.test.splt: unknown key; did you mean split?"),
-        ("stages.0.until", "9999", "config.stages[0].until: step 9999 is beyond train.steps=560"),
+        ("stages.0.until", "9999", "config.stages[0].until: step 9999 is beyond train.steps=600"),
         ("stages.7.until", "5", "config.stages.7: '7' is no index of a list of 2"),
         ("train.steps.more", "5", "config.train.steps: is a value, not a section"),
     ],
@@ -101,10 +101,10 @@ def test_values_are_read_as_python_writes_them(text, value):
 
 def test_stages_lay_their_overrides_over_the_sections(raw):
     experiment = resolve(raw)
-    assert experiment.ends == (280, 560)
-    assert [experiment.stage_at(step) for step in (0, 279, 280, 559, 560)] == [0, 0, 1, 1, 1]
+    assert experiment.ends == (300, 600)
+    assert [experiment.stage_at(step) for step in (0, 299, 300, 599, 600)] == [0, 0, 1, 1, 1]
     small, large = experiment.at_stage(0), experiment.at_stage(1)
-    assert (small.data.image_size, large.data.image_size) == (16, 24)
+    assert (small.data.image_size, large.data.image_size) == (16, 32)
     assert small.model.overrides["dropout_rate"] == 0.0
     assert large.model.overrides["dropout_rate"] == 0.1
     assert small.model.overrides["head_width"] == large.model.overrides["head_width"]
