@@ -27,20 +27,24 @@ def run(options: argparse.Namespace) -> int:
     from offsites_jax.train.config import load_experiment
     from offsites_jax.train.workdir import COMPILE_CACHE
 
+    window = parse_window(options.profile)
     experiment = load_experiment(options.experiment, options.overrides)
-    start(experiment.mesh.cpu_devices, processes_of(options), epath.Path(options.workdir) / COMPILE_CACHE)
+    start(experiment.mesh.cpu_devices, processes_of(options))
 
+    from offsites_jax.cli.together import ending_together
     from offsites_jax.train.curves import draw_curves
     from offsites_jax.train.loop import train
 
-    result = train(
-        experiment,
-        options.workdir,
-        profile=parse_window(options.profile),
-        wandb=options.wandb,
-        stop_at=options.stop_at,
-    )
-    draw_curves(options.workdir)
+    with ending_together():
+        result = train(
+            experiment,
+            options.workdir,
+            profile=window,
+            wandb=options.wandb,
+            stop_at=options.stop_at,
+            cache=epath.Path(options.workdir) / COMPILE_CACHE,
+        )
+        draw_curves(options.workdir)
     if options.json:
         print_json(
             {"step": int(result.state.step), "scores": dict(result.scores), "seconds": dict(result.seconds)}

@@ -125,9 +125,7 @@ def num_batch_shards(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def check_batch_size(
-    mesh: Mesh, batch_size: int, accumulate: int = 1, key: str = "train.batch_size"
-) -> None:
+def check_batch_size(mesh: Mesh, batch_size: int, accumulate: int = 1, key: str = "train.batch_size") -> None:
     """Makes sure every device gets the same number of rows of every micro-batch.
 
     Args:

@@ -128,7 +128,7 @@ class Checkpoints:
 
         """
         self.wait()
-        newest = self.latest_step()
+        step, newest = int(step), self.latest_step()
         if newest is not None and step <= newest:
             raise UserError(
                 f"cannot save step {step}: {self.folder} already holds step {newest}; "
@@ -191,7 +191,7 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The best step by `Keep.best`, if any has that metric."""
-        metrics = {step: self._metrics[step] for step in self.all_steps()}
+        metrics = {step: self._metrics.get(step, {}) for step in self.all_steps()}
         return stored.best_step(metrics, self._keep.best, self._keep.best_mode)
 
     def wait(self) -> None:
@@ -231,8 +231,9 @@ class Checkpoints:
             lightweight_initialize=True,  # reads nothing inside a checkpoint: it may be damaged
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
-        for step in self._manager.all_steps():
-            self._metrics[step] = saved_metrics(self.folder / str(step))
+        if self._keep.best:
+            for step in self._manager.all_steps():
+                self._metrics[step] = saved_metrics(self.folder / str(step))
 
     def _body(
         self, step: int, state: Any, meta: Mapping[str, Any], metrics: Mapping[str, float]
@@ -240,7 +241,7 @@ class Checkpoints:
         digests = digest.leaf_digests(state)
         body = {
             "format": stored.FORMAT,
-            "step": int(step),
+            "step": step,
             "meta": meta,
             "metrics": {name: float(value) for name, value in metrics.items()},
             "best": [self._keep.best, self._keep.best_mode],
@@ -289,7 +290,8 @@ class Checkpoints:
             raise stored.damaged(checkpoint, problem)
         stored.check_digests(checkpoint, body["leaves"], arrays)
         if not sealed and jax.process_index() == 0:
-            digest.write_manifest(checkpoint)
+            with contextlib.suppress(OSError):  # a folder that can only be read will do
+                digest.write_manifest(checkpoint)
         state = jax.tree.unflatten(jax.tree.structure(abstract), list(arrays.values()))
         return Restored(step, state, body["meta"])
 
@@ -312,7 +314,7 @@ class _Preservation:
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         del context
-        kept = self.keep.kept({saved.step: self.metrics[saved.step] for saved in checkpoints})
+        kept = self.keep.kept({saved.step: self.metrics.get(saved.step, {}) for saved in checkpoints})
         return [saved.step in kept for saved in checkpoints]
 
 

@@ -23,7 +23,7 @@ from offsites_jax.train.contract import MAIN
 from offsites_jax.train.optimizers import Optimizer
 from offsites_jax.train.project import Project, find_project
 from offsites_jax.train.schema import nearest, parse
-from offsites_jax.train.step import Ema
+from offsites_jax.train.step import Ema, SliceReduction
 from offsites_jax.train.warm_start import InitFrom
 
 SECTIONS = (
@@ -54,6 +54,8 @@ class Train:
       ema: moving average of parameters and model state.
       keep: which checkpoints stay.
       on_non_finite: stop the run, or skip the update and count it.
+      slice_reduction: how gradients cross the slices of a multi-slice pod: as the compiler sees fit
+        (auto), or scattered inside each slice and summed across in float32 or bfloat16.
 
     """
 
@@ -68,6 +70,7 @@ class Train:
     ema: Ema = Ema()
     keep: Keep = Keep()
     on_non_finite: Literal["stop", "skip"] = "stop"
+    slice_reduction: SliceReduction = "auto"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,9 +22,11 @@ from offsites_jax.data.pipeline import train_batches
 from offsites_jax.data.prefetch import DeviceBatches
 from offsites_jax.errors import Preempted, UserError
 from offsites_jax.parallel.mesh import create_mesh, data_shard, put_batch
+from offsites_jax.parallel.start import Processes, start
 from offsites_jax.train.checkpoint import Checkpoints
 from offsites_jax.train.config import Experiment
 from offsites_jax.train.evaluation import Evaluations
+from offsites_jax.train.lost import explaining_loss, unless_lost
 from offsites_jax.train.preemption import Preemption
 from offsites_jax.train.profile import Profiler
 from offsites_jax.train.program import Program, check_stages, create_program
@@ -60,6 +62,7 @@ def train(
     profile: tuple[int, int] | None = None,
     wandb: str = "",
     stop_at: int | None = None,
+    cache: epath.PathLike | None = None,
 ) -> TrainResult:
     """Trains from the newest good checkpoint in `workdir`, or from the start, to the experiment's last step.
 
@@ -69,11 +72,13 @@ def train(
       profile: (first, last) step of a profiler window.
       wandb: Weights & Biases project to log to as well.
       stop_at: leave at this step, saved, as if asked by SIGTERM.
+      cache: folder for compiled programs, as `start` takes it; made once the experiment has been checked.
 
     Raises:
       UserError: the workdir is another run's, the batch does not divide over the mesh, ...
       NonFiniteLossError: the loss left the real numbers; the last checkpoint is intact.
       Preempted: asked to leave; the state is saved.
+      ProcessLostError: another process of the run died.
 
     """
     settings = experiment.train
@@ -81,11 +86,11 @@ def train(
     check_stages(experiment, mesh)
     program = create_program(experiment.at_stage(0), mesh)
     workdir = open_workdir(workdir, experiment)
-    with contextlib.ExitStack() as stack:
+    start(processes=Processes(count=1), cache=cache)  # only the cache: the processes have met already
+    with explaining_loss(), contextlib.ExitStack() as stack:
         progress = Progress(settings.steps, settings.batch_size)
-        checkpoints = stack.enter_context(
-            contextlib.closing(Checkpoints(workdir / CHECKPOINTS, settings.keep))
-        )
+        checkpoints = Checkpoints(workdir / CHECKPOINTS, settings.keep)
+        stack.push(unless_lost(checkpoints.close))
         writer = stack.enter_context(MetricsWriter(workdir, wandb=wandb))
         profiler = stack.enter_context(Profiler(workdir, profile))
         preemption = stack.enter_context(Preemption())
@@ -125,11 +130,13 @@ def train(
                 for at, values in lines:
                     writer.write(at, "train", {**values, **stage.rates(at), **speed})
                     progress.show(at, values)
+            if evaluate or save:
+                # Parameters that are not finite are neither evaluated nor saved: this is where it shows.
+                open_interval = tally.flush()
             if evaluate:
                 with progress.time("evaluate"):
                     scores = stage.evaluations.run(step, state, writer)
             if save:
-                open_interval = tally.flush()
                 writer.flush()
                 with progress.time("checkpoint"):
                     checkpoints.save(

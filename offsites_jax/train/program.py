@@ -131,8 +131,10 @@ def create_program(experiment: Experiment, mesh: Mesh, *, platform: str | None =
             accumulate=settings.accumulate,
             ema=settings.ema,
             skip_non_finite=settings.on_non_finite == "skip",
+            slice_reduction=settings.slice_reduction,
         ),
         shard=lambda batch: constrain(batch, PartitionSpec(BATCH_AXES)),
+        placed=shardings.params,
     )
     return Program(
         experiment=experiment,

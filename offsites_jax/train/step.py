@@ -7,17 +7,19 @@ moving average. The result is one pure function that the loop compiles, donates 
 import dataclasses
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
+from offsites_jax.parallel import slices
 from offsites_jax.train.contract import Batch, Loss, Mean, Objective, Task, Tree
 from offsites_jax.train.state import TrainState, merge, select
 
 Metrics = dict[str, Mean]
+SliceReduction = Literal["auto", "float32", "bfloat16"]
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
@@ -38,12 +40,22 @@ class Ema:
 
 @dataclasses.dataclass(frozen=True)
 class StepSettings:
-    """How a step runs, as opposed to what it minimises."""
+    """How a step runs, as opposed to what it minimises.
+
+    Attributes:
+      seed: of the run.
+      accumulate: micro-batches a batch is cut into.
+      ema: moving average.
+      skip_non_finite: leave the state as it was where loss or gradient is not finite.
+      slice_reduction: how gradients cross slices: as the compiler sees fit, or scattered inside each
+        slice and summed across in this dtype (see `parallel.slices`).
+    """
 
     seed: int = 0
     accumulate: int = 1
     ema: Ema = Ema()
     skip_non_finite: bool = False
+    slice_reduction: SliceReduction = "auto"
 
 
 def create_step(
@@ -52,6 +64,7 @@ def create_step(
     groups: Mapping[str, frozenset[str]],
     settings: StepSettings,
     shard: Callable[[Tree], Tree] = lambda batch: batch,
+    placed: Tree | None = None,
 ) -> StepFn:
     """The pure train step `(state, batch) -> (state, metrics)`.
 
@@ -61,6 +74,7 @@ def create_step(
       groups: parameter paths of each group, as `state.group_paths` gives them.
       settings: seed, accumulation, average and what to do about a non-finite loss.
       shard: constrains the leading axis of a batch to the mesh; identity off the mesh.
+      placed: shardings of the parameters; needed where gradients cross slices in another way than "auto".
 
     """
 
@@ -81,7 +95,7 @@ def create_step(
         state: TrainState, objective: Objective, batch: Batch, rng: PRNGKeyArray
     ) -> tuple[TrainState, Metrics]:
         trained = {name: select(state.params, groups[name]) for name in objective.trains}
-        grads, loss = gradients(objective, state, trained, batch, rng, settings.accumulate, shard)
+        grads, loss = differentiate(objective, state, trained, batch, rng)
         opt_state, params, new_updates = dict(state.opt_state), state.params, {}
         for name, subtree in trained.items():
             new_updates[name], opt_state[name] = optimizers[name].update(
@@ -109,6 +123,27 @@ def create_step(
             }
         return new_state, metrics
 
+    def differentiate(
+        objective: Objective, state: TrainState, trained: Tree, batch: Batch, rng: PRNGKeyArray
+    ) -> tuple[Tree, Loss]:
+        mesh = jax.tree.leaves(placed)[0].mesh if placed else None
+        if settings.slice_reduction == "auto" or mesh is None or mesh.shape[slices.AXIS] == 1:
+            return gradients(objective, state, trained, batch, rng, settings.accumulate, shard)
+
+        def on_slice(batch: Batch, state: TrainState, trained: Tree, rng: PRNGKeyArray) -> tuple[Tree, Loss]:
+            rng = slices.own_stream(rng)
+            grads, loss = gradients(
+                objective, state, trained, batch, rng, settings.accumulate, shard, over_slices=slices.total
+            )
+            terms, metrics = slices.total((dict(loss.terms), dict(loss.metrics)))
+            return grads, Loss(terms, slices.mean(loss.model_state), metrics)
+
+        summed = slices.by_slice(on_slice, mesh, num_split=1, dtype=settings.slice_reduction)
+        grads, loss = summed(batch, state, trained, rng)
+        # Gather each gradient once, where its parameter lives whole, rather than everything made from it.
+        where = {name: select(placed, groups[name]) for name in trained}
+        return jax.lax.with_sharding_constraint(grads, where), loss
+
     return step
 
 
@@ -120,12 +155,13 @@ def gradients(
     rng: PRNGKeyArray,
     count: int,
     shard: Callable[[Tree], Tree],
+    over_slices: Callable[[Tree], Tree] = lambda weights: weights,
 ) -> tuple[Tree, Loss]:
     """Gradient of the objective over the whole batch, taken in `count` micro-batches.
 
     Each term is divided by its weight over the *whole* batch, so the result equals that of the undivided
     batch for losses that are means over rows. Statistics such as BatchNorm's are those of each micro-batch
-    in turn.
+    in turn. Where `batch` holds one slice's rows only, `over_slices` adds up the weights of all slices.
     """
 
     def run(subtrees: Tree, model_state: Tree, micro: Batch, index: Array) -> Loss:
@@ -138,7 +174,7 @@ def gradients(
         subtrees: Tree, model_state: Tree, micro: Batch, index: Array, weights: Mapping[str, Array] | None
     ) -> tuple[Array, Loss]:
         loss = run(subtrees, model_state, micro, index)
-        return total_of(loss.terms, weights or weights_of(loss)), loss
+        return total_of(loss.terms, weights or over_slices(weights_of(loss))), loss
 
     value_and_grad = jax.value_and_grad(scalar, has_aux=True)
     if count == 1:
@@ -154,6 +190,7 @@ def gradients(
     first = jax.tree.map(lambda x: x[0], micros)
     shapes = jax.eval_shape(lambda: run(trained, state.model_state, *first))
     weights, _ = jax.lax.scan(add_weights, zeros(weights_of(shapes)), micros)
+    weights = over_slices(weights)
 
     def accumulate(carry: Any, micro: Any) -> tuple[Any, None]:
         grads, model_state, terms, metrics = carry

@@ -14,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from offsites_jax.errors import UserError
 from offsites_jax.models.registry import create_model
+from offsites_jax.parallel.flops import count_flops
 
 TINY = ("r1_k3_s1_e1_i8_o8_c1", "r2_k3_s2_e4_i8_o16_c1", "r2_k3_s2_e4_i16_o24_se0.25")
 IMAGES = (16, 16, 16, 1)
@@ -73,6 +74,18 @@ def test_endpoints_of_the_first_generation_scale_with_width():
         "features": (10, 10, 1536),
         "pooled": (1536,),
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "published"),
+    [("efficientnet_v2_b0", 224, 0.72), ("efficientnet_v2_b3", 300, 3.0), ("efficientnet_b0", 224, 0.39)],
+)
+def test_multiplications_are_those_published(name, size, published):
+    model = create_model(name)
+    x = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), x)
+    macs = count_flops(functools.partial(model.apply, train=False), variables, x) / 2e9
+    assert float(f"{macs:.2g}") == published
 
 
 def test_without_classifier_the_output_is_the_pooled_features():

@@ -57,8 +57,9 @@ SEE_ALSO = {
     "sharding": "What the rules mean: [sharding](sharding.md).",
     "data.loading": "Sources, splits and damaged records: [data](data.md).",
     "blocks[i]": "An experiment writes a stage as a line of text such as `r2_k3_s1_e4_i24_o24_se0.25_c0`: "
-    "**r**epeats, **k**ernel, **s**tride, **e**xpansion, **i**nput and **o**utput width, **se** ratio (0 unless given), "
-    "**c1** for Fused-MBConv (**c0**, MBConv, unless given), as in google/automl.",
+    "**r**epeats, **k**ernel, **s**tride, **e**xpansion, **i**nput and **o**utput width, "
+    "**se** ratio (0 unless given), **c1** for Fused-MBConv (**c0**, MBConv, unless given),"
+    " as in google/automl.",
 }
 
 INTRODUCTION = """\
