@@ -35,18 +35,19 @@ def ending_together() -> Iterator[None]:
         return
     finished = threading.Event()
     threading.Thread(target=_listen, args=(finished,), daemon=True).start()
-    try:
-        with _explaining_abort():
+    with _explaining_abort():
+        try:
             yield
-    except SHARED:
-        raise
-    except OffsitesError as error:
-        _tell_and_leave(str(error), error.exit_code)
-    except Exception as error:
-        traceback.print_exc()
-        _tell_and_leave(f"{type(error).__name__}: {error}".splitlines()[0], 1)
-    finally:
-        finished.set()
+        except SHARED:
+            raise
+        except Exception as error:
+            finished.set()
+            known = isinstance(error, OffsitesError)
+            if not known:
+                traceback.print_exc()
+            _tell_and_leave(str(error) if known else repr(error), error.exit_code if known else 1)
+        finally:
+            finished.set()
 
 
 def _listen(finished: threading.Event) -> None:

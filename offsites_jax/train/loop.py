@@ -18,7 +18,7 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
-from offsites_jax.data.pipeline import train_batches
+from offsites_jax.data.pipeline import Batches, train_batches
 from offsites_jax.data.prefetch import DeviceBatches
 from offsites_jax.errors import Preempted, UserError
 from offsites_jax.parallel.mesh import create_mesh, data_shard, put_batch
@@ -128,7 +128,7 @@ def train(
                 lines = tally.lines(keep_last=not (evaluate or save))
                 speed = progress.rates(lines[-1][0]) if lines else {}
                 for at, values in lines:
-                    writer.write(at, "train", {**values, **stage.rates(at), **speed})
+                    writer.write(at, "train", {**values, **stage.rates(at), **speed, **stage.skipped()})
                     progress.show(at, values)
             if evaluate or save:
                 # Parameters that are not finite are neither evaluated nor saved: this is where it shows.
@@ -158,6 +158,7 @@ class RunningStage:
     program: Program
     end: int
     update: jax.stages.Compiled
+    host_batches: Batches
     batches: DeviceBatches
     evaluations: Evaluations
     fingerprint: str
@@ -169,6 +170,10 @@ class RunningStage:
             group: f"{group}/learning_rate" if many else "learning_rate" for group in self.program.schedules
         }
         return {names[group]: float(rate(step - 1)) for group, rate in self.program.schedules.items()}
+
+    def skipped(self) -> dict[str, float]:
+        """Damaged records replaced so far in this stage, for the log; nothing when there were none."""
+        return {"skipped_records": self.host_batches.skipped} if self.host_batches.skipped else {}
 
     def close(self) -> None:
         """Stops the data workers."""
@@ -201,6 +206,7 @@ def enter_stage(
         program=program,
         end=experiment.ends[index],
         update=update,
+        host_batches=host_batches,
         batches=DeviceBatches(
             host_batches, lambda batch: put_batch(batch, mesh, size), staged.data.loading.prefetch
         ),

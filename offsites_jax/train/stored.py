@@ -28,7 +28,7 @@ from offsites_jax.train import digest
 STATE, META = "state", "meta"
 FORMAT = 1
 
-READ_ERRORS = (ValueError, KeyError, FileNotFoundError)
+READ_ERRORS = (ValueError, KeyError, TypeError, AttributeError, IndexError, FileNotFoundError)
 """What reading damaged files raises, and perhaps other mishaps too."""
 
 _READ_BYTES = 2**30  # host memory for arrays that are read only to be looked at

@@ -158,7 +158,7 @@ def test_put_batch_names_the_field_of_wrong_length():
 def test_micro_batches_must_divide_too():
     mesh = create_mesh(MeshSettings(fsdp=2, tensor=2))
     check_batch_size(mesh, 16, accumulate=4)
-    with pytest.raises(UserError, match=r"batch size 24 must be a multiple of 16.* in 4 .* in 4"):
+    with pytest.raises(UserError, match=r"batch_size: 24 must be a multiple of 16.* in 4 .* in 4"):
         check_batch_size(mesh, 24, accumulate=4)
 
 

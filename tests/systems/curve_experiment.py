@@ -10,7 +10,7 @@ def get_config() -> ml_collections.ConfigDict:
             "project": "curve",
             "optimizer": {
                 "name": "adamw",
-                "learning_rate": {"name": "cosine", "peak": 0.02, "warmup_steps": 20},
+                "learning_rate": {"name": "cosine", "peak": 0.05, "warmup_steps": 20},
                 "weight_decay": 0.001,
                 "clip_norm": 1.0,
             },

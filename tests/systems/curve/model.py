@@ -17,7 +17,7 @@ class ModelConfig:
     """
 
     width: int = 16
-    dropout_rate: float = 0.1
+    dropout_rate: float = 0.05
     centre: bool = True
 
 

@@ -1,0 +1,1 @@
+"""`offsites launch`: one run on many processes, on this machine, a cluster or a TPU pod."""

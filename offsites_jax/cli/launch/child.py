@@ -1,0 +1,32 @@
+"""One process of a group on this machine: `offsites`, and a watch on whoever started it.
+
+Its standard input is a pipe that the launcher holds and never writes to. The pipe ends when the launcher
+does, however it ends, so that no process stays behind.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+from offsites_jax.cli.main import main
+
+
+def leave_with_launcher(seconds: float) -> None:
+    """Waits for the launcher to be gone; then asks this process to save and leave, and at last ends it.
+
+    Args:
+      seconds: how long saving may take.
+
+    """
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(seconds)
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=leave_with_launcher, args=(float(sys.argv[1]),), daemon=True).start()
+    main(sys.argv[2:])
