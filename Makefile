@@ -32,7 +32,7 @@ layers: venv
 	$(BIN)/lint-imports
 
 docs: venv
-	$(BIN)/mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 unit: venv
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from offsites_jax.models.registry import create_model, list_models
     from offsites_jax.parallel.start import start
     from offsites_jax.train.config import load_experiment
-    from offsites_jax.train.loop import train
     from offsites_jax.train.restore import evaluate, restore
 
 __version__ = "0.1.0"
@@ -27,6 +26,7 @@ __all__ = [
     "train",
 ]
 
+# `train` is the room of that name, which can be called.
 _HOMES = {
     "create_model": "models.registry:create_model",
     "evaluate": "train.restore:evaluate",
@@ -35,11 +35,12 @@ _HOMES = {
     "load_export": "export.load:load",
     "restore": "train.restore:restore",
     "start": "parallel.start:start",
-    "train": "train.loop:train",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "train":
+        return importlib.import_module(f"{__name__}.train")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")
@@ -47,4 +48,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *__all__})

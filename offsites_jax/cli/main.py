@@ -10,9 +10,12 @@ from offsites_jax.errors import OffsitesError, UserError
 # verb: (module in offsites_jax.cli, one line of help)
 VERBS = {
     "train": ("train", "train an experiment, or go on with it"),
+    "launch": ("launch.verb", "train on many processes: local, slurm, gke, tpu-vm or xpk"),
     "eval": ("evaluate", "score a checkpoint with the experiment's evaluators"),
     "predict": ("predict", "run a checkpoint or an export on files"),
+    "plan": ("plan", "compile a run for real TPUs without one: memory, collectives, a floor for its time"),
     "export": ("export", "write a checkpoint as StableHLO, safetensors or Orbax parameters"),
+    "import": ("import_", "bring published weights into a model: from timm, google/automl or Keras"),
     "data": ("data", "show exactly the batch of a step"),
     "verify": ("verify", "check every leaf of every checkpoint, or compare two runs by leaf"),
     "selftest": ("selftest", "prove exact resume, elastic data and mesh independence on this machine"),

@@ -71,11 +71,10 @@ def from_export(options: argparse.Namespace) -> Predictor:
     from offsites_jax.train.config import resolve
 
     exported = load(options.exported)
-    raw = exported.manifest["config"]
     inputs = exported.signature.inputs
     first = next(iter(inputs.values())).shape[0]
     return Predictor(
-        resolve(raw, stage=max(0, len(raw.get("stages") or ()) - 1)),
+        resolve(exported.manifest["config"]).final,
         lambda batch: exported.predict({name: batch[name] for name in inputs}),
         first if isinstance(first, int) else BATCH_SIZE,
     )

@@ -1,30 +1,42 @@
 """Processes of one run that end together, each with one line that says why.
 
-Left to itself JAX ends the others by abort(), minutes later when heartbeats stay away, or at once with a
-stack trace where process 0 is the one that died; and a process that leaves waits for all others to leave.
+Left to itself JAX ends the others by abort(): at once and with a stack trace where process 0 has died, after
+minutes of missing heartbeats where another one has. Here each process keeps a connection to process 0. Over
+it goes the reason for which one of them stops, and its end without a word is the death of a process.
 """
 
 import contextlib
 import ctypes
 import json
 import os
+import secrets
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener, wait
+from typing import Any
 
 import jax
-from jax._src.distributed import global_state  # the key-value store between processes has no public name
+from absl import logging
+from jax._src import distributed  # the store that all processes share has no public name
 
 from offsites_jax.errors import EXIT_PREEMPTED, NonFiniteLossError, OffsitesError, Preempted
+from offsites_jax.train.lost import ProcessLostError
 
-# Errors that all processes raise at the same step, so that each can say so itself and leave in order.
+# Errors that all processes raise at the same step: each says so itself and leaves in order.
 SHARED = (Preempted, NonFiniteLossError)
-POLL_SECONDS = 0.5
+# How long a process that knows a reason gives the others to hear it before its connections end.
+PATIENCE_SECONDS = 2.0
+AGAIN = "see its log, then start all of them again to go on from the newest checkpoint"
 
-_KEY = "offsites_jax/end"
+_ADDRESS, _GOODBYE = "offsites_jax/together", b""
+_leaving = threading.Lock()
+
+Links = dict[int, Connection]
 
 
 @contextlib.contextmanager
@@ -33,71 +45,112 @@ def ending_together() -> Iterator[None]:
     if jax.process_count() == 1:
         yield
         return
-    finished = threading.Event()
-    threading.Thread(target=_listen, args=(finished,), daemon=True).start()
+    links: Links = {}
+    target = _meet if jax.process_index() == 0 else _follow
+    threading.Thread(target=target, args=(links,), daemon=True).start()
     with _explaining_abort():
         try:
             yield
         except SHARED:
             raise
+        except OffsitesError as error:
+            if isinstance(error, ProcessLostError):
+                time.sleep(PATIENCE_SECONDS)  # somebody may know which one, and end this process
+            _leave(str(error), error.exit_code, links)
         except Exception as error:
-            finished.set()
-            known = isinstance(error, OffsitesError)
-            if not known:
-                traceback.print_exc()
-            _tell_and_leave(str(error) if known else repr(error), error.exit_code if known else 1)
+            traceback.print_exc()
+            _leave(repr(error), 1, links)
         finally:
-            finished.set()
+            _send(_GOODBYE, links)
 
 
-def _listen(finished: threading.Event) -> None:
-    """Waits until another process says why it ends, and ends this one."""
-    while not finished.wait(POLL_SECONDS):
-        try:
-            news = json.loads(global_state.client.key_value_try_get(_KEY))
-        except (jax.errors.JaxRuntimeError, AttributeError):
-            continue  # nothing there, or JAX is going down
-        if not finished.is_set():
-            _leave(f"process {news['process']} stopped: {news['message']}", news["code"])
+def _meet(links: Links) -> None:
+    """Process 0: takes the connections of all others, then passes on the first news of any of them."""
+    store: Any = distributed.global_state.client
+    key = secrets.token_bytes(16)
+    with Listener(("0.0.0.0", 0), backlog=jax.process_count(), authkey=key) as listener:  # noqa: S104
+        port = listener.address[1]
+        store.key_value_set(_ADDRESS, f"{port} {key.hex()}", allow_overwrite=True)
+        while len(links) < jax.process_count() - 1:
+            with contextlib.suppress(OSError, EOFError, AuthenticationError):  # not one of us
+                link = listener.accept()
+                links[int(link.recv_bytes())] = link
+    indices: dict[Any, int] = {link: index for index, link in links.items()}
+    while indices:
+        for ready in wait(list(indices)):
+            index = indices.pop(ready)
+            _pass_on(_news(links[index], index), {i: link for i, link in links.items() if i != index})
 
 
-def _tell_and_leave(message: str, code: int) -> None:
-    """Tells the others, and gives them the time to hear it: they die with the connections to this one."""
-    news = {"process": jax.process_index(), "message": message, "code": code}
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another process was first
-        global_state.client.key_value_set(_KEY, json.dumps(news))
-    time.sleep(4 * POLL_SECONDS)
-    _leave(message, code)
+def _follow(links: Links) -> None:
+    """Every other process: waits for news from process 0."""
+    state: Any = distributed.global_state
+    try:
+        port, key = state.client.blocking_key_value_get(_ADDRESS, 60_000).split()
+        host = state.coordinator_address.rsplit(":", 1)[0].strip("[]")
+        link = Client((host, int(port)), authkey=bytes.fromhex(key))
+        link.send_bytes(str(jax.process_index()).encode())
+    except (OSError, EOFError, AuthenticationError, jax.errors.JaxRuntimeError) as error:
+        logging.warning("no connection to process 0 (%s): should a process die, this takes minutes", error)
+        return
+    links[0] = link
+    _pass_on(_news(link, 0), {})
 
 
-def _leave(message: str, code: int) -> None:
-    """Exits now: an orderly exit would wait for the processes that are gone."""
-    print(f"offsites: {message}", file=sys.stderr)
+def _news(link: Connection, index: int) -> bytes:
+    """What comes over the link of a process: a reason to end, or the goodbye of one that has finished."""
+    try:
+        return link.recv_bytes()
+    except (OSError, EOFError):
+        return _reason(f"process {index} of {jax.process_count()} died; {AGAIN}", EXIT_PREEMPTED)
+
+
+def _pass_on(news: bytes, links: Links) -> None:
+    """Ends the others and this process for the reason given."""
+    if news == _GOODBYE:
+        return
+    reason = json.loads(news)
+    _leave(reason["message"], reason["code"], links)
+
+
+def _leave(message: str, code: int, links: Links) -> None:
+    """Exits at once: an orderly exit would wait for processes that are gone."""
+    _leaving.acquire()  # and never let go: the first thread to get here speaks for the process
+    print(f"offsites: {message}", file=sys.stderr, flush=True)
     sys.stdout.flush()
-    sys.stderr.flush()
+    if links:
+        _send(_reason(message, code), links)
+        time.sleep(PATIENCE_SECONDS)
     os._exit(code)
+
+
+def _reason(message: str, code: int) -> bytes:
+    return json.dumps({"message": message, "code": code}).encode()
+
+
+def _send(message: bytes, links: Links) -> None:
+    for link in list(links.values()):
+        with contextlib.suppress(OSError):  # it has gone
+            link.send_bytes(message)
 
 
 @contextlib.contextmanager
 def _explaining_abort() -> Iterator[None]:
     """Says what it means when JAX aborts this process, and leaves with the code that asks for a new start.
 
-    JAX does so in a thread of its own when process 0 or a heartbeat is gone. Python's own signal handlers
-    would run only after an abort() that never returns.
+    JAX does so in a thread of its own. A signal handler of Python would be run after abort() returns, which
+    it never does; hence one of C.
     """
-    libc = ctypes.CDLL(None)
-    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
     who = f"process {jax.process_index()} of {jax.process_count()}"
-    line = (
-        f"offsites: {who}: ended by JAX for the reason above, most likely because another process died; see "
-        "its log, then start all of them again to go on from the newest checkpoint\n"
-    ).encode()
+    line = f"offsites: {who}: JAX ended it, most likely since another process died (see above); {AGAIN}\n"
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def explain(number: int) -> None:
-        os.write(sys.__stderr__.fileno(), line)
+        os.write(2, line.encode())
         os._exit(EXIT_PREEMPTED)
 
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
     before = libc.signal(signal.SIGABRT, ctypes.cast(explain, ctypes.c_void_p))
     try:
         yield

@@ -251,7 +251,11 @@ class _Threads:
 
     def map(self, function: Callable[[Item], Example], items: Iterable[Item]) -> list[Example]:
         """Apply `function` to every item; of several errors the first item's is raised."""
-        return list(self._pool.map(function, items))
+        items = list(items)
+        size = -(-len(items) // self._number)  # one task a thread: handing over a task costs as much as a row
+        chunks = [items[start : start + size] for start in range(0, len(items), size)]
+        done = self._pool.map(lambda chunk: [function(item) for item in chunk], chunks)
+        return [example for examples in done for example in examples]
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

@@ -3,17 +3,17 @@
 Sources, by chip:
 
 - v4: docs.cloud.google.com/tpu/docs/v4 (compute, HBM, pod size); six links of 50 GB/s each way from
-  arXiv 2304.01433, table 4; the network share of a chip from jax-ml/scaling-book, chapter "How to Think About
+  arXiv 2304.01433; the network share of a chip from jax-ml/scaling-book, chapter "How to Think About
   TPUs" (25 GB/s for a host of four chips).
-- v5e, v5p, v6e, tpu7x: docs.cloud.google.com/tpu/docs/v5e, /v6e and /tpu7x, whose last page has all of v5p, v6e
-  and TPU7x in one table. ICI bandwidth is given there for all links of a chip and both directions together; one
-  link one way is that figure over twice the number of links. Network bandwidth of v5e is its pod's 6.4 Tb/s over
-  256 chips.
-- Where the torus closes: jax-ml/scaling-book, same chapter. A 2-D slice closes along an axis of 16, a 3-D slice
-  when every axis is a multiple of 4; smaller slices are meshes, with half the bandwidth.
+- v5e, v5p, v6e, tpu7x: docs.cloud.google.com/tpu/docs/v5e, /v6e and /tpu7x, whose last page has all of v5p,
+  v6e and TPU7x in one table. ICI bandwidth is given there for all links of a chip and both directions
+  together; one link one way is that figure over twice the number of links. Network bandwidth of v5e is its
+  pod's 6.4 Tb/s over 256 chips.
+- Where the torus closes: jax-ml/scaling-book, same chapter. A 2-D slice closes along an axis of 16, a 3-D
+  slice when every axis is a multiple of 4; smaller slices are meshes, with half the bandwidth.
 
-`hbm_bytes` is not the data sheet's capacity but what XLA:TPU leaves to a program, as its own out-of-memory message
-names it (libtpu 0.0.52): 15.75 of 16 GiB on v5e, for example.
+`hbm_bytes` is not the data sheet's capacity but what XLA:TPU leaves to a program, as its own out-of-memory
+message names it (libtpu 0.0.52): 15.75 of 16 GiB on v5e, for example.
 """
 
 import dataclasses

@@ -1,6 +1,7 @@
 """Real TPU slices by name, described by the TPU compiler on a machine that has none.
 
-A topology such as `v5e:16x16` stands for devices that can be laid out as a mesh and compiled for, but not run on.
+A topology such as `v5e:16x16` stands for devices that can be laid out as a mesh and compiled for, but not
+run on.
 """
 
 import dataclasses
@@ -78,7 +79,7 @@ def describe_devices(topology: Topology) -> list[Any]:
     """
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise UserError(
-            "offsites plan: the TPU compiler is not installed; pip install 'offsites-jax[plan]' (no TPU needed)"
+            "the TPU compiler is missing; pip install 'offsites-jax[plan]' (no TPU is needed)"
         )
     import jax
     from jax.experimental import topologies
@@ -90,5 +91,7 @@ def describe_devices(topology: Topology) -> list[Any]:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options)
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--topology: {topology.name!r} is no slice the TPU compiler knows: {reason}") from error
+        raise UserError(
+            f"--topology: {topology.name!r} is no slice the TPU compiler knows: {reason}"
+        ) from error
     return list(found.devices)

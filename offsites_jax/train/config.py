@@ -149,7 +149,12 @@ class Experiment:
 
     def at_stage(self, index: int) -> "Experiment":
         """The same experiment with the overrides of stage `index`."""
-        return resolve(self.raw, stage=index)
+        return self if index == self.stage else resolve(self.raw, stage=index)
+
+    @property
+    def final(self) -> "Experiment":
+        """The experiment at its last stage: the model that comes out of it."""
+        return self.at_stage(len(self.ends) - 1)
 
     def stage_at(self, step: int) -> int:
         """Index of the stage that update number `step` (from 0) belongs to; the last one after the end."""

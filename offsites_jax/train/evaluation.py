@@ -58,9 +58,17 @@ def host_rows(
     """Real rows of predictions and of the batch entries in `keep`, batch by batch, on every host.
 
     Yields dicts of arrays whose first axis counts the batch's unpadded rows, in the order of the split.
+
+    Raises:
+      ValueError: a batch entry to keep has the name of an output; one of them would be lost.
     """
     for batch in batches:
-        wanted = {**predict(batch), **{name: batch[name] for name in keep}, "mask": batch["mask"]}
+        outputs = predict(batch)
+        if set(outputs) & set(keep):
+            raise ValueError(
+                f"predict and the batch both have {sorted(set(outputs) & set(keep))}; rename the output"
+            )
+        wanted = {**outputs, **{name: batch[name] for name in keep}, "mask": batch["mask"]}
         rows = to_host(wanted)
         real = rows.pop("mask") > 0
         yield {name: values[real] for name, values in rows.items()}

@@ -33,6 +33,7 @@ from offsites_jax.train.program import Program, check_stages, create_program
 from offsites_jax.train.progress import Progress
 from offsites_jax.train.report import describe_run, step_flops, versions
 from offsites_jax.train.state import TrainState
+from offsites_jax.train.step import StepFn
 from offsites_jax.train.tally import Tally
 from offsites_jax.train.warm_start import warm_start
 from offsites_jax.train.workdir import CHECKPOINTS, open_workdir
@@ -100,7 +101,11 @@ def train(
             state, meta = restore_or_create(checkpoints, program)
         step = int(state.step)
         writer.truncate(step)
-        tally = Tally(meta.get("tally"), stop_on_non_finite=settings.on_non_finite == "stop")
+        tally = Tally(
+            meta.get("tally"),
+            stop_on_non_finite=settings.on_non_finite == "stop",
+            objective=program.task.objectives[0].name,
+        )
         describe_run(program, state, writer, step)
 
         stage, scores, leaving = None, {}, False
@@ -157,7 +162,7 @@ class RunningStage:
 
     program: Program
     end: int
-    update: jax.stages.Compiled
+    update: StepFn
     host_batches: Batches
     batches: DeviceBatches
     evaluations: Evaluations
@@ -188,7 +193,7 @@ def enter_stage(
     staged = experiment.at_stage(index)
     program = create_program(staged, mesh)
     with progress.time("compile"):
-        update = program.compile()
+        update = program.update()
     progress.stage(staged.stage_name, step, flops=step_flops(program), mesh=mesh)
     pipeline = staged.found.create_pipeline(staged, staged.data.train_split, train=True)
     fingerprint = pipeline.source.fingerprint()

@@ -10,7 +10,9 @@ import jax
 from offsites_jax.errors import EXIT_PREEMPTED, OffsitesError
 
 # How Gloo, NCCL and JAX's own coordination service say that somebody does not answer.
-_NO_ANSWER = re.compile(r"gloo|nccl|coordination|heartbeat|barrier|UNAVAILABLE|DEADLINE_EXCEEDED", re.IGNORECASE)
+_NO_ANSWER = re.compile(
+    r"gloo|nccl|coordination|heartbeat|barrier|UNAVAILABLE|DEADLINE_EXCEEDED", re.IGNORECASE
+)
 
 
 class ProcessLostError(OffsitesError):

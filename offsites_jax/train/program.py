@@ -84,6 +84,18 @@ class Program:
         with jax.set_mesh(self.mesh):
             return self.jit_step().lower(self.abstract, self.batch).compile()
 
+    def update(self) -> StepFn:
+        """The compiled step as the loop calls it.
+
+        On several virtual CPU devices it returns when it is done. Dispatch is synchronous there, but XLA:CPU
+        still queues a step whose inputs are not ready yet, and the all-reduces of two steps in flight
+        can take each other's threads until XLA aborts the process.
+        """
+        compiled = self.compile()
+        if platform_of(self.mesh) != "cpu" or self.mesh.size == 1:
+            return compiled
+        return lambda state, batch: jax.block_until_ready(compiled(state, batch))
+
     def initial_state(self) -> TrainState:
         """The state before the first step; each device makes only its own part."""
         with jax.set_mesh(self.mesh):

@@ -62,12 +62,12 @@ def restore(
       workdir: folder of the run.
       step: a number, "latest" or "best".
       params: "ema" for averaged parameters where they are kept, or "raw".
-      experiment: instead of the saved configuration, e.g. on another mesh.
+      experiment: instead of the saved configuration, e.g. on another mesh; taken at its last stage.
 
     """
     if experiment is None:
-        raw = read_meta(workdir, step)["config"]
-        experiment = resolve(raw, stage=max(0, len(raw.get("stages") or ()) - 1))
+        experiment = resolve(read_meta(workdir, step)["config"])
+    experiment = experiment.final
     mesh = create_mesh(experiment.mesh)
     program = create_program(experiment, mesh)
     found, variables, _ = restore_variables(
@@ -96,6 +96,7 @@ def evaluate(
     if not experiment.evaluators:
         raise UserError("config.evaluators: empty; nothing to evaluate")
     model = restore(workdir, step=step, params=params, experiment=experiment)
+    experiment = model.experiment
     evaluations = Evaluations(experiment, model.task, model.mesh)
     scores: dict[str, float] = {}
     with MetricsWriter(epath.Path(workdir)) as writer:

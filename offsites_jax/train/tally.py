@@ -18,17 +18,28 @@ from offsites_jax.train.step import Metrics
 class Tally:
     """Sums and weights of train metrics since the last log line.
 
+    Args:
+      saved: what `flush` returned for the checkpoint that the run goes on from.
+      stop_on_non_finite: raise for a loss that is not finite, instead of counting skipped updates.
+      objective: name of the task's objective, where it is the only one and metrics do not say it.
+
     Attributes:
       sums: [sum, weight] of each metric over the open interval.
       skipped: updates skipped for a non-finite loss since the run began.
 
     """
 
-    def __init__(self, saved: Mapping[str, Any] | None = None, *, stop_on_non_finite: bool = True) -> None:
+    def __init__(
+        self,
+        saved: Mapping[str, Any] | None = None,
+        *,
+        stop_on_non_finite: bool = True,
+        objective: str = "loss",
+    ) -> None:
         saved = saved or {}
         self.sums: dict[str, list[float]] = {name: list(pair) for name, pair in saved.get("sums", {}).items()}
         self.skipped = int(saved.get("skipped", 0))
-        self._stop = stop_on_non_finite
+        self._stop, self._objective = stop_on_non_finite, objective
         self._pending: list[tuple[int, Metrics]] = []
         self._log_points: list[int] = []
 
@@ -51,12 +62,8 @@ class Tally:
         finished = []
         for point in points:
             self._absorb(point)
-            finished.append(
-                (
-                    point,
-                    {name: total / weight if weight else 0.0 for name, (total, weight) in self.sums.items()},
-                )
-            )
+            means = {name: total / weight if weight else 0.0 for name, (total, weight) in self.sums.items()}
+            finished.append((point, means if self._stop else {**means, "skipped": float(self.skipped)}))
             self.sums = {}
         self._log_points = self._log_points[len(points) :]
         return finished
@@ -80,11 +87,11 @@ class Tally:
         for name, mean in metrics.items():
             if not name.endswith("non_finite") or not float(mean.total):
                 continue
-            objective = name.removesuffix("non_finite").rstrip("/") or "loss"
+            objective = name.removesuffix("non_finite").rstrip("/") or self._objective
             if self._stop:
                 raise NonFiniteLossError(
                     f"step {step}: the loss or gradient of objective {objective!r} is not finite; the last "
-                    "checkpoint is intact. Lower optimizer.learning_rate, clip, or set "
-                    "train.on_non_finite=skip"
+                    f"checkpoint is intact. Look at its batch (offsites data --step {step - 1}), lower "
+                    "optimizer.learning_rate, set clip_norm, or train.on_non_finite=skip"
                 )
             self.skipped += 1

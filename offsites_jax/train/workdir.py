@@ -57,7 +57,7 @@ def read_experiment(workdir: epath.PathLike, overrides: Mapping[str, str] | None
     raw = read_config(workdir)
     for key, text in (overrides or {}).items():
         override(raw, key, text)
-    return resolve(raw, stage=max(0, len(raw.get("stages") or ()) - 1))
+    return resolve(raw).final
 
 
 def write_json(file: epath.Path, value: Any) -> None:

@@ -145,3 +145,9 @@ def test_an_experiment_may_take_an_argument(tmp_path):
     file.write_text(text.replace('"seed": 0', '"seed": int(arg)'))
     assert load_experiment(f"{file}:7").train.seed == 7
     assert load_experiment(file).train.seed == 3
+
+
+def test_the_final_view_is_the_last_stage_whatever_it_is_taken_from(raw):
+    last = resolve(raw).final
+    assert (last.stage_name, last.data.image_size) == ("large", 32)
+    assert last.final is last

@@ -104,7 +104,7 @@ class BareStep:
 
         mesh = create_mesh(experiment.mesh)
         self.program = create_program(experiment, mesh)
-        self.update = self.program.compile()
+        self.update = self.program.update()
         size = experiment.train.batch_size
         pipeline = experiment.found.create_pipeline(experiment, "train", True)
         self.batches = [

@@ -1,8 +1,9 @@
 """`--on gke`: a JobSet for TPU slices of Google Kubernetes Engine.
 
-A slice is one Job with a pod on each of its hosts; slices are replicas of that Job. A pod that was asked to leave,
-or whose node is taken away, fails its Job in a way that lets the JobSet start all slices anew without counting
-that as a failure. A user's mistake ends the JobSet at once. Needs JobSet 0.10 (kubernetes-sigs/jobset).
+A slice is one Job with a pod on each of its hosts; slices are replicas of that Job. A pod that was asked to
+leave, or whose node is taken away, fails its Job in a way that lets the JobSet start all slices anew without
+counting that as a failure. A user's mistake ends the JobSet at once. Needs JobSet 0.10
+(kubernetes-sigs/jobset).
 """
 
 import dataclasses
@@ -12,7 +13,16 @@ from typing import Any
 
 from offsites_jax.cli.launch.group import HOPELESS
 from offsites_jax.cli.launch.options import option
-from offsites_jax.cli.launch.run import Run, check_at_least, check_bucket, check_name, check_word
+from offsites_jax.cli.launch.run import (
+    RESTARTS,
+    Run,
+    check_at_least,
+    check_mesh,
+    check_name,
+    check_remote,
+    check_slices,
+    check_word,
+)
 from offsites_jax.cli.launch.tools import call
 from offsites_jax.errors import EXIT_PREEMPTED, UserError
 
@@ -24,6 +34,7 @@ DIMENSIONS = {
     "tpu-v6e-slice": 2,
     "tpu7x": 3,
 }
+TWO_DEVICES_PER_CHIP = ("tpu7x",)
 CONTAINER = "train"
 SLICE = "slice"
 
@@ -41,10 +52,10 @@ class Settings:
     namespace: str = option("namespace of Kubernetes; that of kubectl by default", "")
     service_account: str = option("service account of Kubernetes that may use the bucket", "")
     queue: str = option("local queue of Kueue", "")
-    spot: bool = option("use spot nodes", False)
+    spot: bool = option("use spot capacity, which is cheap and may be taken away", False)
     user: int = option("user in the container; that of the image by default", -1)
-    restarts: int = option("how often to start again after a crash; preemptions do not count", 10)
-    save_seconds: int = option("how long saving may take when a node is taken away", 120)
+    restarts: int = option(RESTARTS, 10)
+    save_seconds: int = option("how long saving may take when asked to leave", 120)
 
 
 def launch(run: Run, settings: Settings, dry_run: bool) -> None:
@@ -93,8 +104,8 @@ def jobset(run: Run, settings: Settings) -> dict[str, Any]:
 def failure_policy(settings: Settings) -> dict[str, Any]:
     """What to do when a slice fails.
 
-    A Job names the exit code or the condition that failed it in its message alone. First all pods go, then all
-    come back, so that none meets a coordinator of the time before.
+    A Job names the exit code or the condition that failed it in its message alone. First all pods go, then
+    all come back, so that none meets a coordinator of the time before.
     """
     return {
         "maxRestarts": settings.restarts,
@@ -196,7 +207,7 @@ def chips_per_slice(settings: Settings) -> int:
     wanted = DIMENSIONS.get(settings.accelerator, len(sizes))
     if len(sizes) != wanted:
         raise UserError(
-            f"--topology: {settings.topology} has {len(sizes)} dimensions, {settings.accelerator} has {wanted}"
+            f"--topology: {settings.topology} has {len(sizes)} sizes, {settings.accelerator} needs {wanted}"
         )
     return math.prod(map(int, sizes))
 
@@ -221,11 +232,13 @@ def hosts_per_slice(settings: Settings) -> int:
 
 def check(run: Run, settings: Settings) -> None:
     """Raises UserError for settings that cannot work."""
-    check_bucket(run.workdir, "gke")
-    check_at_least("slices", settings.slices, 1)
+    check_remote(run, "gke")
+    check_slices(run, settings.slices)
     check_at_least("restarts", settings.restarts, 0)
     check_at_least("save-seconds", settings.save_seconds, 1)
     check_at_least("chips-per-host", settings.chips_per_host, 0)
+    devices_per_chip = 2 if settings.accelerator in TWO_DEVICES_PER_CHIP else 1
+    check_mesh(run, settings.slices * chips_per_slice(settings) * devices_per_chip)
     for name in ("image", "accelerator", "namespace", "service_account", "queue"):
         if getattr(settings, name):
             check_word(name.replace("_", "-"), getattr(settings, name))

@@ -6,9 +6,7 @@ import dataclasses
 import os
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping, Sequence
-from typing import TextIO
 
 from offsites_jax.errors import (
     EXIT_DAMAGED_DATA,
@@ -29,7 +27,8 @@ class Ending:
     """How a group ended.
 
     Attributes:
-      order: (index of the process, return code) in the order they ended; a negative code is a signal.
+      order: (index of the process, return code) in the order they ended, without those that were stopped
+        because of another; a negative code is a signal.
       asked: whether the group was asked to leave.
 
     """
@@ -54,6 +53,103 @@ class Ending:
         return self.culprit is not None and self.culprit[1] in HOPELESS
 
 
+class News:
+    """What has happened to a group so far, and a way to wait for more.
+
+    Attributes:
+      order: (index of the process, return code) of those that ended, the first one first.
+      asked: whether we were asked to leave.
+      hurried: whether we were asked again, by Ctrl-C.
+
+    """
+
+    def __init__(self) -> None:
+        self.order: list[tuple[int, int]] = []
+        self.asked = self.hurried = False
+        self._more = asyncio.Event()
+
+    def note_end(self, index: int, code: int) -> None:
+        """A process ended."""
+        self.order.append((index, code))
+        self._more.set()
+
+    def note_request(self, number: signal.Signals) -> None:
+        """We were asked to leave by this signal."""
+        self.hurried = self.asked and number == signal.SIGINT
+        self.asked = True
+        self._more.set()
+
+    async def until(self, reached: Callable[[], bool], seconds: float | None = None) -> None:
+        """Waits until `reached`, at most this long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not reached():
+                    self._more.clear()
+                    await self._more.wait()
+
+
+class Member(asyncio.SubprocessProtocol):
+    """One process of a group: passes its lines on, with its index before each, and tells when it ends.
+
+    It has ended when it is gone, even while something that it started still holds its pipes.
+    """
+
+    def __init__(self, index: int, news: News) -> None:
+        self._index = index
+        self._news = news
+        self._unfinished = {1: b"", 2: b""}
+        self._running = True
+        self.silent = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The process has started."""
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._process = transport
+        self.pid = transport.get_pid()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Prints whole lines."""
+        *lines, self._unfinished[fd] = (self._unfinished[fd] + data).split(b"\n")
+        for line in lines:
+            self._print(fd, line)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        """Prints what came after the last line break."""
+        if self._unfinished.get(fd):
+            self._print(fd, self._unfinished[fd])
+
+    def process_exited(self) -> None:
+        """Ends what the process started as well: workers that load data."""
+        self._running = False
+        self._kill_group()
+        code = self._process.get_returncode()
+        assert code is not None
+        self._news.note_end(self._index, code)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """All that it said has been printed."""
+        self.silent.set()
+
+    def ask_to_leave(self) -> None:
+        """Sends SIGTERM to the process, but not to what it started, which it needs for its last step."""
+        if self._running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
+    def end(self) -> None:
+        """Ends the process and what it started."""
+        if self._running:
+            self._kill_group()
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def _print(self, fd: int, line: bytes) -> None:
+        out = sys.stdout if fd == 1 else sys.stderr
+        print(f"[{self._index}] {line.decode(errors='replace')}", file=out, flush=True)
+
+
 async def run_together(
     commands: Sequence[Sequence[str]], environment: Mapping[str, str], save_seconds: float
 ) -> Ending:
@@ -68,99 +164,45 @@ async def run_together(
       save_seconds: how long they may take to leave when asked.
 
     """
-    asked, hurried = _listen()
-    order: list[tuple[int, int]] = []
-    group = [await _start(command, environment) for command in commands]
-    copies = [
-        asyncio.create_task(_copy(index, stream, out))
-        for index, process in enumerate(group)
-        for stream, out in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
-    ]
-    ends = [asyncio.create_task(_end(index, process, order)) for index, process in enumerate(group)]
+    news = News()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, news.note_request, number)
+    group = [await start(command, environment, Member(index, news)) for index, command in enumerate(commands)]
+    pids = " ".join(str(member.pid) for member in group)
+    print(f"offsites: started {len(group)} processes: pid {pids}", file=sys.stderr, flush=True)
 
-    def failed() -> bool:
-        return Ending(tuple(order), asked.is_set()).culprit is not None
+    def over() -> bool:
+        return len(news.order) == len(group)
+
+    def torn() -> bool:
+        return any(code not in (0, EXIT_PREEMPTED) for _, code in news.order)
 
     # Undisturbed, until one ends badly or leaves, or all are asked to leave.
-    await _until(ends, lambda: asked.is_set() or any(code for _, code in order), asked)
-    if asked.is_set():
-        _signal(group, signal.SIGTERM)
-    # Whoever leaves has agreed with the others on a step: give them time to save.
-    await _until(ends, lambda: failed() or hurried.is_set(), hurried, timeout=save_seconds)
-    if not hurried.is_set():
-        _signal(group, signal.SIGTERM)
-        await _until(ends, hurried.is_set, hurried, timeout=CRASH_SECONDS)
-    for process in group:
-        if process.returncode is None:
-            _kill_group(process)
-    await asyncio.wait(ends)
-    await asyncio.wait(copies, timeout=CRASH_SECONDS)
-    return Ending(tuple(order), asked.is_set())
+    await news.until(lambda: over() or news.asked or any(code for _, code in news.order))
+    if news.asked:
+        for member in group:
+            member.ask_to_leave()
+    # Who leaves has agreed with the others on a step: give them time to save, unless one can no longer.
+    await news.until(lambda: over() or torn() or news.hurried, save_seconds)
+    by_themselves = tuple(news.order) if torn() else ()
+    for member in group:
+        member.ask_to_leave()
+    await news.until(lambda: over() or news.hurried, CRASH_SECONDS)
+    for member in group:
+        member.end()
+    await news.until(over)
+    for member in group:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(member.silent.wait(), CRASH_SECONDS)
+    return Ending(by_themselves or tuple(news.order), news.asked)
 
 
-def _listen() -> tuple[asyncio.Event, asyncio.Event]:
-    """Events that are set by the first and by the second request to leave."""
-    asked, hurried = asyncio.Event(), asyncio.Event()
+async def start(command: Sequence[str], environment: Mapping[str, str], member: Member) -> Member:
+    """Starts a process with pipes that we hold.
 
-    def note(number: signal.Signals) -> None:
-        if asked.is_set() and number == signal.SIGINT:
-            hurried.set()
-        asked.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, note, number)
-    return asked, hurried
-
-
-async def _start(command: Sequence[str], environment: Mapping[str, str]) -> Process:
-    # A session of its own: Ctrl-C reaches the process through us alone, and its workers end with it.
-    return await asyncio.create_subprocess_exec(
-        *command, env=environment, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
-    )
-
-
-async def _end(index: int, process: Process, order: list[tuple[int, int]]) -> None:
-    order.append((index, await process.wait()))
-    _kill_group(process)
-
-
-async def _until(
-    ends: Sequence[asyncio.Task[None]],
-    reached: Callable[[], bool],
-    event: asyncio.Event,
-    timeout: float | None = None,
-) -> None:
-    """Waits until `reached`, at most until all have ended or the time is over; `event` wakes it up as well."""
-    waker = asyncio.create_task(event.wait())
-    deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-    while not reached():
-        running = [end for end in ends if not end.done()]
-        left = None if deadline is None else deadline - asyncio.get_running_loop().time()
-        if not running or (left is not None and left <= 0):
-            break
-        await asyncio.wait([*running, waker], timeout=left, return_when=asyncio.FIRST_COMPLETED)
-    waker.cancel()
-
-
-async def _copy(index: int, stream: asyncio.StreamReader, out: TextIO) -> None:
-    """Passes lines on, with the index of the process before each."""
-    rest = b""
-    while chunk := await stream.read(1 << 16):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            print(f"[{index}] {line.decode(errors='replace')}", file=out, flush=True)
-    if rest:
-        print(f"[{index}] {rest.decode(errors='replace')}", file=out, flush=True)
-
-
-def _signal(group: Sequence[Process], number: signal.Signals) -> None:
-    for process in group:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
-
-
-def _kill_group(process: Process) -> None:
-    """Ends a process and whatever it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    In a session of its own, so that Ctrl-C reaches it through us alone and all that it starts can be ended
+    with it.
+    """
+    loop = asyncio.get_running_loop()
+    await loop.subprocess_exec(lambda: member, *command, env=environment, start_new_session=True)
+    return member

@@ -10,8 +10,8 @@ import sys
 
 from offsites_jax.cli.launch.group import Ending, run_together
 from offsites_jax.cli.launch.options import option
-from offsites_jax.cli.launch.run import Run, check_at_least
-from offsites_jax.cli.launch.tools import Ended, exit_code
+from offsites_jax.cli.launch.run import RESTARTS, Run, check_at_least, check_mesh
+from offsites_jax.cli.launch.tools import ProcessFailedError, exit_code
 from offsites_jax.errors import OffsitesError, Preempted, UserError
 
 AGAIN = "Run the same command to go on from the last checkpoint"
@@ -24,15 +24,15 @@ class Settings:
     processes: int = option("processes, which a pod would call hosts", 1)
     devices: int = option("virtual CPU devices of each process", 1)
     port: int = option("port on localhost at which they meet; 0 finds a free one", 0)
-    restarts: int = option("how often to start again after a crash or a preemption", 0)
-    save_seconds: int = option("how long saving may take after Ctrl-C or SIGTERM", 300)
+    restarts: int = option(RESTARTS, 0)
+    save_seconds: int = option("how long saving may take when asked to leave", 300)
 
 
 def launch(run: Run, settings: Settings, dry_run: bool) -> None:
     """Runs the processes to their end.
 
     Raises:
-      Ended: one of them failed.
+      ProcessFailedError: one of them failed.
       Preempted: asked to leave; the state is saved.
       UserError: an option is impossible.
 
@@ -53,7 +53,10 @@ def launch(run: Run, settings: Settings, dry_run: bool) -> None:
             return
         if ending.asked or ending.hopeless or not restarts_left:
             raise error_of(ending, settings.processes)
-        print(f"offsites: {error_of(ending, settings.processes)} ({restarts_left} restarts left)", file=sys.stderr)
+        print(
+            f"offsites: {error_of(ending, settings.processes)} ({restarts_left} restarts left)",
+            file=sys.stderr,
+        )
 
 
 def check(run: Run, settings: Settings) -> None:
@@ -64,6 +67,7 @@ def check(run: Run, settings: Settings) -> None:
     check_at_least("save-seconds", settings.save_seconds, 1)
     if "mesh.cpu_devices" in run.overrides:
         raise UserError("--config.mesh.cpu_devices: say --devices, which counts those of one process")
+    check_mesh(run, settings.processes * settings.devices)
     if settings.port:
         check_port(settings.port)
 
@@ -89,7 +93,9 @@ def check_port(port: int) -> None:
         socket.create_server(("", port)).close()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"--port: cannot listen on {port} ({reason}); leave --port out to find a free one") from None
+        raise UserError(
+            f"--port: cannot listen on {port} ({reason}); leave --port out to find a free one"
+        ) from None
 
 
 def error_of(ending: Ending, processes: int) -> OffsitesError:
@@ -99,4 +105,6 @@ def error_of(ending: Ending, processes: int) -> OffsitesError:
     index, code = ending.culprit
     how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
     advice = f"Its lines above, marked [{index}], say why" if ending.hopeless else AGAIN
-    return Ended(f"process {index} of {processes} {how}; the others were stopped. {advice}", exit_code(code))
+    return ProcessFailedError(
+        f"process {index} of {processes} {how}; the others were stopped. {advice}", exit_code(code)
+    )

@@ -17,18 +17,16 @@ def option(about: str, default: Any = dataclasses.MISSING) -> Any:
 
 def add_options(parser: argparse.ArgumentParser, targets: Mapping[str, type]) -> None:
     """Adds the options of all targets, each once, grouped by who understands them."""
-    owners: dict[str, list[str]] = {}
-    fields: dict[str, dataclasses.Field[Any]] = {}
+    uses: dict[str, dict[str, dataclasses.Field[Any]]] = {}
     for target, settings in targets.items():
         for field in dataclasses.fields(settings):
-            owners.setdefault(field.name, []).append(target)
-            fields.setdefault(field.name, field)
+            uses.setdefault(field.name, {})[target] = field
     groups: dict[str, Any] = {}
-    for name, field in fields.items():
-        title = f"--on {', '.join(owners[name])}"
+    for name, fields in uses.items():
+        title = f"--on {', '.join(fields)}"
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        groups[title].add_argument(flag(name), **_reading(field))
+        groups[title].add_argument(flag(name), **_reading(fields))
 
 
 def settings_of(options: argparse.Namespace, target: str, targets: Mapping[str, type[T]]) -> T:
@@ -59,13 +57,20 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _reading(field: dataclasses.Field[Any]) -> dict[str, Any]:
-    """How argparse reads a field; an option that is not given leaves no trace."""
+def _reading(fields: Mapping[str, dataclasses.Field[Any]]) -> dict[str, Any]:
+    """How argparse reads an option, by the targets that have it; one that is not given leaves no trace."""
+    field = next(iter(fields.values()))
+    defaults = {
+        f"{f.default} on {target}": f.default
+        for target, f in fields.items()
+        if f.default not in (dataclasses.MISSING, "", -1)
+    }
     about = field.metadata["help"].replace("%", "%%")
     if field.type is bool:
         return {"action": "store_true", "default": argparse.SUPPRESS, "help": about}
-    if field.default not in (dataclasses.MISSING, "", 0):
-        about += f" (default {field.default})"
+    if any(defaults.values()):
+        same = len(set(defaults.values())) == 1
+        about += f" (default {field.default if same else ', '.join(defaults)})"
     reading: dict[str, Any] = {"default": argparse.SUPPRESS, "help": about, "type": field.type}
     if field.type is int:
         reading["metavar"] = "N"

@@ -1,11 +1,16 @@
 """What to run, whatever it runs on, and the checks that all targets share."""
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from offsites_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from offsites_jax.parallel.mesh import MeshSettings
 
 # Kubernetes appends the slice, the host and five random letters, and allows 63 characters in all.
 LONGEST_NAME = 40
@@ -19,6 +24,7 @@ class Run:
       experiment: experiment file, as the processes will find it.
       workdir: folder of the run.
       overrides: values by dotted key.
+      mesh: the experiment's mesh, overrides applied.
       environment: variables of the processes.
       flags: further options of `offsites train`, such as --profile=10:15.
 
@@ -27,6 +33,7 @@ class Run:
     experiment: str
     workdir: str
     overrides: Mapping[str, str]
+    mesh: "MeshSettings"
     environment: Mapping[str, str]
     flags: Sequence[str] = ()
 
@@ -101,10 +108,40 @@ def check_at_least(flag: str, value: int, least: int) -> int:
     return value
 
 
-def check_bucket(workdir: str, target: str) -> None:
-    """A folder that every host of a pod sees."""
-    if not workdir.startswith("gs://"):
+def check_mesh(run: Run, devices: int) -> None:
+    """Raises UserError for a mesh that leaves devices out, or needs more: seen here, before any is booked."""
+    from offsites_jax.parallel.mesh import mesh_shape
+
+    used = math.prod(mesh_shape(run.mesh, devices))
+    if used < devices:
         raise UserError(
-            f"--workdir: {workdir!r} would be another folder on every host of --on {target}, and gone with it; "
-            "give a bucket, gs://bucket/folder"
+            f"config.mesh: uses {used} of the {devices} devices asked for; set one of data, fsdp, tensor to "
+            "-1, as in --config.mesh.data=-1"
         )
+
+
+def check_slices(run: Run, slices: int) -> None:
+    """Raises UserError when the mesh knows of another number of slices."""
+    check_at_least("slices", slices, 1)
+    if run.mesh.slices != slices:
+        raise UserError(
+            f"--slices: {slices}, but config.mesh.slices is {run.mesh.slices}; "
+            f"say --config.mesh.slices={slices} too"
+        )
+
+
+def check_remote(run: Run, target: str) -> None:
+    """Raises UserError for paths that the hosts of a pod do not have."""
+    if not run.workdir.startswith("gs://"):
+        raise UserError(
+            f"--workdir: {run.workdir!r} would be another folder on every host of --on {target}, and gone "
+            "with it; give a bucket, gs://bucket/folder"
+        )
+    if os.path.isabs(run.experiment):
+        raise UserError(
+            f"{run.experiment}: a path of this machine; for --on {target} start in the project's folder and "
+            "say experiments/..., which the hosts have too"
+        )
+
+
+RESTARTS = "how often to start again after a crash or a preemption; on gke preemptions do not count"

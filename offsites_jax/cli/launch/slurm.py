@@ -11,12 +11,13 @@ from offsites_jax.errors import EXIT_PREEMPTED, UserError
 
 NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - refused, not used
 
-# What follows `srun ... &`. A trapped signal ends `wait` early, with a code that is not the training's; only the
-# last, undisturbed wait counts.
+# What follows `srun ... &`. A trapped signal ends `wait` early, with a code that is not the training's; only
+# the last, undisturbed wait counts.
 WAIT_AND_REQUEUE = f"""\
 training=$!
 
-# Slurm says TERM to this script before the time is up. srun passes it on; the tasks save and end with {EXIT_PREEMPTED}.
+# Slurm says TERM to this script before the time is up. srun passes it on; the tasks save and end with
+# {EXIT_PREEMPTED}.
 leave() {{
   disturbed=yes
   kill -TERM "$training"
@@ -50,7 +51,7 @@ class Settings:
     account: str = option("account", "")
     time: str = option("longest time of one stay in the queue, as 1-12:00:00", "")
     leave_seconds: int = option("how long before the end of the time to save and leave", 120)
-    sbatch: str = option("further options of sbatch, as '--qos=long --constraint=a100'", "")
+    sbatch: str = option("further options of sbatch, as in --sbatch='--qos=long --exclusive'", "")
     venv: str = option("virtual environment that holds offsites", "")
     container: str = option("Apptainer image that holds offsites", "")
 
@@ -75,8 +76,8 @@ def batch_script(run: Run, settings: Settings) -> str:
     run = run.rooted()
     training = shlex.join(
         [
-            # One task that leaves must not take the others along: they may still be saving. JAX ends the others
-            # of a task that crashed; --wait ends them at the latest.
+            # One task that leaves must not take the others along: they may still be saving. JAX ends the
+            # others of a task that crashed; --wait ends them at the latest.
             *("srun", "--kill-on-bad-exit=0", "--wait=300"),
             *run.assignments(),
             *program(settings),
@@ -101,7 +102,7 @@ def directives(run: Run, settings: Settings) -> list[str]:
         "open-mode": "append",  # a job that comes back goes on with its log
     }
     lines = [f"--{key}={check_word(key, str(value))}" for key, value in asked.items() if value]
-    lines += [check_sbatch(word) for word in shlex.split(settings.sbatch)]
+    lines += [check_sbatch(word) for word in settings.sbatch.split()]
     return [f"#SBATCH {line}" for line in [*lines, "--requeue"]]
 
 
@@ -130,8 +131,8 @@ def check(run: Run, settings: Settings) -> None:
         raise UserError("--venv, --container: give one of them; the container has its own offsites")
     if settings.nodes > 1 and run.rooted().workdir.startswith(tuple(f"{folder}/" for folder in NODE_LOCAL)):
         raise UserError(
-            f"--workdir: {run.workdir!r} is another folder on each of the {settings.nodes} nodes; give one on the "
-            "cluster's shared file system, or gs://bucket/folder"
+            f"--workdir: {run.workdir!r} is another folder on each of the {settings.nodes} nodes; give one "
+            "on the cluster's shared file system, or gs://bucket/folder"
         )
 
 

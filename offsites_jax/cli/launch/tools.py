@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from offsites_jax.errors import OffsitesError, UserError
 
 
-class Ended(OffsitesError):
+class ProcessFailedError(OffsitesError):
     """A process ended with an exit code that is now ours."""
 
     def __init__(self, message: str, exit_code: int):
@@ -26,7 +26,7 @@ def call(command: Sequence[str], install: str, standard_input: str | None = None
 
     Raises:
       UserError: the program is not installed.
-      Ended: it failed.
+      ProcessFailedError: it failed.
 
     """
     program = shutil.which(command[0])
@@ -37,7 +37,7 @@ def call(command: Sequence[str], install: str, standard_input: str | None = None
     done = subprocess.run([program, *command[1:]], input=standard_input, text=True, check=False)  # noqa: S603
     if done.returncode:
         code = exit_code(done.returncode)
-        raise Ended(f"{shlex.join(command[:3])} ...: ended with exit code {code}", code)
+        raise ProcessFailedError(f"{shlex.join(command[:3])} ...: ended with exit code {code}", code)
 
 
 def exit_code(returncode: int) -> int:

@@ -2,12 +2,11 @@
 
 import dataclasses
 import shlex
-from collections.abc import Sequence
 
 from offsites_jax.cli.launch.group import HOPELESS
 from offsites_jax.cli.launch.options import option
-from offsites_jax.cli.launch.run import Run, check_at_least, check_bucket, check_name, check_word
-from offsites_jax.cli.launch.tools import Ended, call
+from offsites_jax.cli.launch.run import RESTARTS, Run, check_at_least, check_name, check_remote, check_word
+from offsites_jax.cli.launch.tools import ProcessFailedError, call
 from offsites_jax.errors import UserError
 
 INSTALL = "install the Google Cloud CLI (cloud.google.com/sdk) and say gcloud auth login"
@@ -23,10 +22,12 @@ class Settings:
     tpu_type: str = option("kind and size of the TPU, such as v5litepod-16; needed by --create and xpk", "")
     create: bool = option("create the TPU first", False)
     version: str = option("system image of the TPU that --create makes, such as v2-alpha-tpuv5-lite", "")
-    spot: bool = option("use spot nodes", False)
+    spot: bool = option("use spot capacity, which is cheap and may be taken away", False)
     image: str = option("image that holds offsites and the experiment file", "")
-    checkout: str = option("without --image: folder on the hosts that holds the project and its .venv", "offsites_jax")
-    restarts: int = option("how often to start again after a crash; preemptions do not count", 0)
+    checkout: str = option(
+        "without --image: the project's folder on the hosts, with its .venv", "offsites_jax"
+    )
+    restarts: int = option(RESTARTS, 0)
 
 
 def launch(run: Run, settings: Settings, dry_run: bool) -> None:
@@ -34,7 +35,7 @@ def launch(run: Run, settings: Settings, dry_run: bool) -> None:
 
     Raises:
       UserError: an option is impossible, or gcloud is not installed.
-      Ended: a command failed.
+      ProcessFailedError: a command failed.
 
     """
     steps = commands(run, settings)
@@ -47,7 +48,7 @@ def launch(run: Run, settings: Settings, dry_run: bool) -> None:
     for restarts_left in reversed(range(settings.restarts + 1)):
         try:
             return call(steps[-1], INSTALL)
-        except Ended as error:
+        except ProcessFailedError as error:
             if error.exit_code in HOPELESS or not restarts_left:
                 raise
             print(f"offsites: {error} ({restarts_left} restarts left)")
@@ -73,21 +74,17 @@ def remote_line(run: Run, settings: Settings) -> str:
         docker = ["sudo", "docker", "run", "--rm", "--privileged", "--net=host", *variables]
         return shlex.join([*docker, "--entrypoint=offsites", settings.image, *run.words()])
     words = [*run.assignments(), ".venv/bin/offsites", *run.words()]
-    return _both(["cd", "--", settings.checkout], ["exec", *words])
-
-
-def _both(first: Sequence[str], second: Sequence[str]) -> str:
-    return f"{shlex.join(first)} && {shlex.join(second)}"
+    return f"{shlex.join(['cd', '--', settings.checkout])} && {shlex.join(['exec', *words])}"
 
 
 def check(run: Run, settings: Settings) -> None:
     """Raises UserError for settings that cannot work."""
-    check_bucket(run.workdir, "tpu-vm")
+    check_remote(run, "tpu-vm")
     check_at_least("restarts", settings.restarts, 0)
     for name in ("zone", "project", "tpu_type", "version", "image"):
         if getattr(settings, name):
             check_word(name.replace("_", "-"), getattr(settings, name))
     if settings.create and not (settings.tpu_type and settings.version):
         raise UserError(
-            "--create: needs --tpu-type and --version, as in --tpu-type v5litepod-16 --version v2-alpha-tpuv5-lite"
+            "--create: needs --tpu-type and --version, such as v5litepod-16 and v2-alpha-tpuv5-lite"
         )

@@ -1,7 +1,6 @@
 """The verb itself: reads the options, checks the experiment, and hands the run to its target."""
 
 import argparse
-import os
 from typing import Any
 
 from offsites_jax.cli.common import add_experiment
@@ -21,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="folder of the run; on a pod a bucket, gs://...")
     parser.add_argument("--dry-run", action="store_true", help="print what would run or be submitted")
     parser.add_argument(
-        "--env", action="append", default=[], metavar="KEY=VALUE", help="variable of the processes; repeatable"
+        "--env",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="variable of the processes; repeatable",
     )
     parser.add_argument("--profile", default="", metavar="A:B", help="as in `offsites train`")
     parser.add_argument("--wandb", default="", metavar="PROJECT", help="as in `offsites train`")
@@ -34,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         from offsites_jax.train.schema import nearest
 
         raise UserError(f"--on: no target {options.on!r}{nearest(options.on, TARGETS)}")
-    settings = settings_of(options, options.on, SETTINGS)
+    settings: Any = settings_of(options, options.on, SETTINGS)
     TARGETS[options.on].launch(requested_run(options), settings, options.dry_run)
     return 0
 
@@ -49,7 +52,13 @@ def requested_run(options: argparse.Namespace) -> Run:
     from offsites_jax.train.config import load_experiment
 
     environment = parse_environment(options.env)
-    os.environ.update({key: value for key, value in environment.items() if key == "OFFSITES_PATH"})
-    load_experiment(options.experiment, options.overrides)
+    experiment = load_experiment(options.experiment, options.overrides)
     flags = [f"--{key}={getattr(options, key)}" for key in ("profile", "wandb") if getattr(options, key)]
-    return Run(options.experiment, options.workdir, options.overrides, environment, flags)
+    return Run(
+        experiment=options.experiment,
+        workdir=options.workdir,
+        overrides=options.overrides,
+        mesh=experiment.mesh,
+        environment=environment,
+        flags=flags,
+    )

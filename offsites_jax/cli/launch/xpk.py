@@ -4,7 +4,15 @@ import dataclasses
 import shlex
 
 from offsites_jax.cli.launch.options import option
-from offsites_jax.cli.launch.run import Run, check_at_least, check_bucket, check_name, check_word
+from offsites_jax.cli.launch.run import (
+    RESTARTS,
+    Run,
+    check_at_least,
+    check_name,
+    check_remote,
+    check_slices,
+    check_word,
+)
 from offsites_jax.cli.launch.tools import call
 from offsites_jax.errors import EXIT_PREEMPTED, UserError
 
@@ -21,8 +29,8 @@ class Settings:
     zone: str = option("zone; that of gcloud by default", "")
     project: str = option("Google Cloud project; that of gcloud by default", "")
     priority: str = option("priority, from very-low to very-high", "")
-    restarts: int = option("how often to start again after a crash or a preemption", 100)
-    save_seconds: int = option("how long saving may take when a node is taken away", 120)
+    restarts: int = option(RESTARTS, 100)
+    save_seconds: int = option("how long saving may take when asked to leave", 120)
 
 
 def launch(run: Run, settings: Settings, dry_run: bool) -> None:
@@ -61,7 +69,8 @@ def workload_command(run: Run, settings: Settings) -> list[str]:
 def pod_line(run: Run) -> str:
     """The line that bash reads in each pod.
 
-    It stands in a manifest, where Kubernetes reads $$ as $. `exec` makes sure that signals reach the training.
+    It stands in a manifest, where Kubernetes reads $$ as $. `exec` makes sure that signals reach the
+    training.
 
     Raises:
       UserError: for a line break or the like, which xpk's manifest cannot hold.
@@ -69,14 +78,16 @@ def pod_line(run: Run) -> str:
     """
     line = shlex.join(["exec", *run.assignments(), "offsites", *run.words()])
     if not line.isprintable():
-        raise UserError(f"--on xpk: cannot pass on line breaks, tabs and other invisible characters, as in {line!r}")
+        raise UserError(
+            f"--on xpk: cannot pass on line breaks, tabs and other invisible characters, as in {line!r}"
+        )
     return line.replace("$", "$$")
 
 
 def check(run: Run, settings: Settings) -> None:
     """Raises UserError for settings that cannot work."""
-    check_bucket(run.workdir, "xpk")
-    check_at_least("slices", settings.slices, 1)
+    check_remote(run, "xpk")
+    check_slices(run, settings.slices)
     check_at_least("restarts", settings.restarts, 0)
     check_at_least("save-seconds", settings.save_seconds, 1)
     for name in ("cluster", "image", "tpu_type", "zone", "project", "priority"):

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from offsites_jax.errors import UserError
 from offsites_jax.models.registry import create_model
 
 
@@ -26,5 +27,12 @@ class ModelConfig:
 
 
 def create_classifier(config: ModelConfig, dtype: jnp.dtype) -> nn.Module:
-    """The Linen module; activations are computed in `dtype`."""
+    """The Linen module; activations are computed in `dtype`.
+
+    Raises:
+      UserError: an override that has a place of its own in the config, or that the model does not know.
+    """
+    for key, place in (("num_classes", "model.num_classes"), ("dtype", "train.precision")):
+        if key in config.overrides:
+            raise UserError(f"config.model.overrides.{key}: set {place} instead")
     return create_model(config.name, num_classes=config.num_classes, dtype=dtype, **config.overrides)

@@ -75,7 +75,7 @@ class ImageClassification(Task):
     def predict(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Logits [batch, classes] in float32, and the winning class, for raw uint8 images."""
         logits: Array = self.model.apply(variables, self.pixels(batch["image"]), train=False)  # type: ignore[assignment]
-        return {"logits": logits.astype(jnp.float32), "label": jnp.argmax(logits, axis=-1)}
+        return {"logits": logits.astype(jnp.float32), "prediction": jnp.argmax(logits, axis=-1)}
 
     def batch_spec(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """uint8 images and int32 labels."""

@@ -1,0 +1,141 @@
+"""Fills a model's variables from the tensors of a file, strictly: nothing missing, nothing left over."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from offsites_jax.errors import DamagedDataError, UserError
+from offsites_jax.export.importers.tensors import Tensors
+
+_SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a leaf comes from.
+
+    Attributes:
+      name: of the tensor in the file.
+      axes: the transposition that makes it the leaf; none for a tensor that lies as ours does.
+
+    """
+
+    name: str
+    axes: tuple[int, ...] | None = None
+
+    def shape_there(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape the tensor must have to become a leaf of `shape`."""
+        if self.axes is None:
+            return shape
+        there = [0] * len(shape)
+        for here, axis in enumerate(self.axes):
+            there[axis] = shape[here]
+        return tuple(there)
+
+    def convert(self, array: np.ndarray) -> np.ndarray:
+        """The leaf out of the tensor."""
+        return array if self.axes is None else array.transpose(self.axes)
+
+
+@dataclasses.dataclass(frozen=True)
+class NameTable:
+    """What a source calls a model's leaves.
+
+    Attributes:
+      origins: where each leaf comes from, by its flat name.
+      head: prefix of the leaves of the classifier.
+      ignored: regular expressions of tensors that are no weights of the model, such as optimizer slots.
+
+    """
+
+    origins: Mapping[str, Origin]
+    head: str
+    ignored: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Filled:
+    """What an import made.
+
+    Attributes:
+      leaves: arrays by flat name.
+      origins: the tensor each came from.
+      skipped: leaves of a new head, which have to be initialised.
+      ignored: tensors of the file that were not wanted.
+
+    """
+
+    leaves: Mapping[str, np.ndarray]
+    origins: Mapping[str, str]
+    skipped: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+def fill(wanted: Mapping[str, Any], table: NameTable, tensors: Tensors, *, new_head: bool = False) -> Filled:
+    """Reads every leaf from its tensor.
+
+    Args:
+      wanted: the model's leaves, anything with shape and dtype.
+      table: where they come from.
+      tensors: the file.
+      new_head: leave out the classifier, and ignore the file's.
+
+    Raises:
+      UserError: tensors are missing, unknown, or of another shape.
+      DamagedDataError: a tensor is not finite.
+
+    """
+    heads = [name for name in wanted if name.startswith(table.head)] if new_head else []
+    origins = {name: table.origins[name] for name in wanted if name not in heads}
+    ignored = [*table.ignored, *(re.escape(table.origins[name].name) for name in heads)]
+    unused = [name for name in tensors.shapes if name not in {origin.name for origin in origins.values()}]
+    _check_names(origins, unused, ignored, tensors)
+    _check_shapes(origins, wanted, table.head, tensors)
+    leaves = {name: _read(tensors, origin, wanted[name].dtype) for name, origin in origins.items()}
+    names = {name: origin.name for name, origin in origins.items()}
+    return Filled(leaves, names, tuple(heads), tuple(unused))
+
+
+def _check_names(
+    origins: Mapping[str, Origin], unused: Sequence[str], ignored: Iterable[str], tensors: Tensors
+) -> None:
+    missing = [origin.name for origin in origins.values() if origin.name not in tensors.shapes]
+    pattern = re.compile("|".join(f"(?:{regex})" for regex in ignored) or r"(?!)")
+    unknown = [name for name in unused if not pattern.search(name)]
+    if missing or unknown:
+        parts = [_some(kind, names) for kind, names in (("missing", missing), ("unknown", unknown)) if names]
+        raise UserError(
+            f"{tensors.files[0]}: not the weights of this model: {'; '.join(parts)}; check the model's name "
+            "and --from"
+        )
+
+
+def _check_shapes(
+    origins: Mapping[str, Origin], wanted: Mapping[str, Any], head: str, tensors: Tensors
+) -> None:
+    for name, origin in origins.items():
+        found, expected = tensors.shapes[origin.name], origin.shape_there(wanted[name].shape)
+        if tuple(found) != expected:
+            remedy = "check the model's name and settings"
+            if name.startswith(head):
+                remedy = "give its number of classes (--classes), or leave the classifier out (--new-head)"
+            raise UserError(
+                f"{tensors.files[0]}: {origin.name} is {list(found)}, but {name} needs {list(expected)}; "
+                f"{remedy}"
+            )
+
+
+def _read(tensors: Tensors, origin: Origin, dtype: Any) -> np.ndarray:
+    # A copy: the leaf is in order in memory and outlives the file.
+    leaf = np.array(origin.convert(tensors.read(origin.name)), dtype, order="C")
+    if not np.isfinite(leaf.astype(np.float32)).all():
+        raise DamagedDataError(f"{tensors.files[0]}: {origin.name} is not finite; download it again")
+    return leaf
+
+
+def _some(kind: str, names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > _SHOWN else ""
+    return f"{len(names)} {kind} ({', '.join(names[:_SHOWN])}{more})"

@@ -1,0 +1,177 @@
+"""Published weights into our models: as variables, or as a folder that `init_from` reads."""
+
+import dataclasses
+import importlib
+import os
+import pathlib
+import posixpath
+from typing import Any
+
+import flax.linen as nn
+from safetensors.numpy import save_file
+
+from offsites_jax.errors import UserError
+from offsites_jax.export.importers.files import open_tensors
+from offsites_jax.export.importers.mapping import Filled, fill
+from offsites_jax.export.load import PARAMS
+from offsites_jax.export.manifest import README, fingerprint, write_manifest
+from offsites_jax.export.publish import published
+from offsites_jax.models.registry import create_model
+from offsites_jax.train.report import versions
+from offsites_jax.train.schema import nearest
+from offsites_jax.train.state import unflatten
+
+_FAMILIES = {"EfficientNet": "offsites_jax.export.importers.efficientnet"}
+"""By class of model, the module that knows its leaves and what sources call them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What an import made.
+
+    Attributes:
+      folder: where it is.
+      model: name of the model.
+      source: whose names the file used.
+      tensors: number of tensors taken.
+      values: number of values in them.
+      skipped: leaves of a new head, which are not in the folder.
+      ignored: number of other tensors of the file, such as optimizer slots.
+
+    """
+
+    folder: str
+    model: str
+    source: str
+    tensors: int
+    values: int
+    skipped: tuple[str, ...]
+    ignored: int
+
+
+def load(
+    model_name: str,
+    path: str | os.PathLike[str],
+    source: str = "timm",
+    *,
+    new_head: bool = False,
+    params: str = "ema",
+    **settings: Any,
+) -> dict[str, Any]:
+    """Reads a published weights file into the variables of one of our models.
+
+    Args:
+      model_name: a name of `list_models`, such as "efficientnet_v2_s".
+      path: the file; see `importers.files.open_tensors` for what may be read.
+      source: whose names it uses: "timm", "automl" or "keras".
+      new_head: leave out the classifier, whatever size the file's has.
+      params: "ema" for averaged copies where the file keeps them beside, or "raw".
+      **settings: of the model, as `create_model` takes them; `num_classes` above all.
+
+    Returns:
+      `{"params": ..., "batch_stats": ...}` of NumPy arrays, for `module.apply`.
+
+    Raises:
+      UserError: no such model, source or file; a tensor is missing, unknown or of another shape.
+      DamagedDataError: the file is damaged.
+
+    """
+    model = create_model(model_name, **settings)
+    filled, _ = read(model, path, source, new_head=new_head, params=params)
+    return unflatten(filled.leaves)
+
+
+def read(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    source: str,
+    *,
+    new_head: bool = False,
+    params: str = "ema",
+) -> tuple[Filled, tuple[pathlib.Path, ...]]:
+    """What `load` does, for a model at hand: leaves with their origins, and the files they were in."""
+    family = _FAMILIES.get(type(model).__name__)
+    if family is None:
+        raise UserError(f"{type(model).__name__}: no source of weights is known for models of this family")
+    names = importlib.import_module(family)
+    if source not in names.SOURCES:
+        raise UserError(f"--from: no source {source!r}{nearest(source, names.SOURCES)}")
+    with open_tensors(pathlib.Path(path)) as tensors:
+        wanted = names.abstract_variables(model)
+        table = names.SOURCES[source](model, wanted, tensors.shapes, params)
+        return fill(wanted, table, tensors, new_head=new_head), tensors.files
+
+
+def import_weights(
+    model_name: str,
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    source: str = "timm",
+    *,
+    new_head: bool = False,
+    params: str = "ema",
+    num_classes: int | None = None,
+    overwrite: bool = False,
+) -> Report:
+    """Writes a folder with `params.safetensors`, for `init_from`, and a record of where it comes from.
+
+    Args:
+      model_name: a name of `list_models`.
+      path: the weights file.
+      output: folder to make, on a disk or in a bucket.
+      source: whose names the file uses.
+      new_head: leave out the classifier.
+      params: "ema" or "raw".
+      num_classes: outputs of the file's classifier, where they are not those the model is published with.
+      overwrite: replace an earlier import at `output`.
+
+    Raises:
+      UserError: as `load`; or the output exists or cannot be written.
+      DamagedDataError: the file is damaged. In either case nothing new is at `output`.
+
+    """
+    settings = {} if num_classes is None else {"num_classes": num_classes}
+    model = create_model(model_name, **settings)
+    with published(output, overwrite=overwrite) as folder:
+        filled, files = read(model, path, source, new_head=new_head, params=params)
+        save_file(dict(filled.leaves), folder / PARAMS)
+        report = Report(
+            folder=os.fspath(output),
+            model=model_name,
+            source=source,
+            tensors=len(filled.leaves),
+            values=sum(leaf.size for leaf in filled.leaves.values()),
+            skipped=filled.skipped,
+            ignored=len(filled.ignored),
+        )
+        (folder / README).write_text(_readme(report))
+        facts = {
+            "format": "weights",
+            "model": model_name,
+            "settings": settings,
+            "source": source,
+            "source_files": {file.name: fingerprint(file) for file in files},
+            "origins": filled.origins,
+            "skipped": filled.skipped,
+            "ignored": filled.ignored,
+            "values": report.values,
+            "imported_with": versions(),
+        }
+        write_manifest(folder, facts)
+    return report
+
+
+def _readme(report: Report) -> str:
+    skip = f'    "skip": ("^{posixpath.commonpath(report.skipped)}/",),\n' if report.skipped else ""
+    return f"""# {report.model} from {report.source}
+
+{report.tensors} arrays ({report.values:,} values) in the order and under the names of offsites_jax:
+`params/...` and `batch_stats/...`. `manifest.json` gives the file they were read from, and for each array the
+tensor it was there. Pixels have to be normalised as for the model the weights were trained in.
+
+```python
+config.init_from = {{
+    "path": ".../{PARAMS}",
+{skip}}}
+```
+"""
