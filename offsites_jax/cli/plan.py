@@ -38,9 +38,10 @@ def run(options: argparse.Namespace) -> int:
     """Compiles for the topology and prints what it takes; exits with 0 also when it does not fit."""
     os.environ.update(ENVIRONMENT)
 
+    from offsites_jax.parallel.compiler import Compiler
     from offsites_jax.parallel.topology import parse_topology
     from offsites_jax.train.config import load_experiment
-    from offsites_jax.train.plan import Compiler, with_remat
+    from offsites_jax.train.plan import with_remat
 
     experiment = load_experiment(options.experiment, options.overrides)
     slices = experiment.mesh.slices if options.slices is None else options.slices

@@ -146,7 +146,8 @@ def _explaining_abort() -> Iterator[None]:
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def explain(number: int) -> None:
-        os.write(2, line.encode())
+        if _leaving.acquire(timeout=PATIENCE_SECONDS):  # else another thread has the word
+            os.write(2, line.encode())
         os._exit(EXIT_PREEMPTED)
 
     libc = ctypes.CDLL(None)

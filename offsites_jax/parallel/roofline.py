@@ -6,7 +6,6 @@ compare meshes and batch sizes and to see what a step will be bound by, not to p
 """
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 
 from offsites_jax.parallel.collectives import Collective
@@ -72,50 +71,52 @@ def roofline(
     )
 
 
-def sent_bytes(kind: str, size: int, members: int, ring: int) -> float:
-    """Bytes the busiest device sends for a collective of `size` bytes among `members` devices.
+def ring_bytes(kind: str, size: int, members: int) -> float:
+    """Bytes every device sends for a collective of `size` bytes among `members` devices in a ring.
 
-    Ring algorithms, as in jax-ml/scaling-book, chapter "Sharded Matrices": each device passes on all but its
-    own part, twice for an all-reduce. In an all-to-all a part travels a quarter of the ring on average.
+    As in jax-ml/scaling-book, chapter "Sharded Matrices": each passes on all but its own part, twice for an
+    all-reduce; a permutation or broadcast passes on everything once.
 
     Args:
       kind: of collective.
       size: as in `Collective.bytes`.
       members: devices that take part.
-      ring: devices along the longest axis they span.
 
     """
     if kind.startswith("collective"):
         return size
-    share = size * (members - 1) / members
-    if kind == "all-reduce":
-        return 2 * share
-    return share * max(1.0, ring / 4) if kind.endswith("all-to-all") else share
+    return size * (members - 1) / members * (2 if kind == "all-reduce" else 1)
 
 
-def spans(group: Group, coordinates: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """How many different places along each axis of the torus a group has."""
-    return tuple(len(set(places)) for places in zip(*(coordinates[p] for p in group), strict=True))
+def spanned(
+    group: Group, topology: Topology, coordinates: Sequence[tuple[int, ...]]
+) -> list[tuple[int, int]]:
+    """The axes of the torus that a group extends over, each as (places on it, links of a chip along it).
 
-
-def links(span: Sequence[int], topology: Topology) -> int:
-    """Links of a chip that carry a collective over this span: two along a ring, one along a line."""
-    sizes = itertools.zip_longest(
-        span[: len(topology.shape)], topology.shape, topology.chip.closes(topology.shape)
-    )
-    used = sum(2 if closed and places == size else 1 for places, size, closed in sizes if places > 1)
-    return used or _LINKS_INSIDE_CHIP
+    Along an axis that closes to a ring and is spanned whole, data flows both ways; along a line the chip at
+    its end has one link only.
+    """
+    closes = topology.chip.closes(topology.shape)
+    places = [len(set(column)) for column in zip(*(coordinates[p] for p in group), strict=True)]
+    axes = zip(places, topology.shape, closes, strict=False)  # coordinates may have an axis more
+    found = [(count, 2 if closed and count == size else 1) for count, size, closed in axes if count > 1]
+    return found or [(len(group), _LINKS_INSIDE_CHIP)]
 
 
 def _ici_seconds(collective: Collective, topology: Topology, coordinates: Sequence[tuple[int, ...]]) -> float:
+    kind, size = collective.kind, collective.bytes
     group = max(collective.groups, key=len)
-    span = spans(group, coordinates)
-    # A permutation uses one direction of one link.
-    ways = 1 if collective.kind == "collective-permute" else links(span, topology)
-    sent = sent_bytes(collective.kind, collective.bytes, len(group), max(span))
-    return collective.times * sent * topology.chip.devices / (ways * topology.chip.link_bandwidth)
+    axes = spanned(group, topology, coordinates)
+    if kind.endswith("all-to-all"):
+        # On average a part travels a quarter of a ring or, past the middle of a line, of the line.
+        per_link = max(size * places / 4 / links for places, links in axes)
+    elif kind == "collective-permute":
+        per_link = size  # one direction of one link
+    else:
+        per_link = ring_bytes(kind, size, len(group)) / sum(links for _, links in axes)
+    return collective.times * per_link * topology.chip.devices / topology.chip.link_bandwidth
 
 
 def _dcn_seconds(collective: Collective, topology: Topology) -> float:
-    sent = sent_bytes(collective.kind, collective.bytes, topology.slices, 1)
+    sent = ring_bytes(collective.kind, collective.bytes, topology.slices)
     return collective.times * sent * topology.chip.devices / topology.chip.dcn_bandwidth

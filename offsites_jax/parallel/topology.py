@@ -78,9 +78,7 @@ def describe_devices(topology: Topology) -> list[Any]:
 
     """
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
-        raise UserError(
-            "the TPU compiler is missing; pip install 'offsites-jax[plan]' (no TPU is needed)"
-        )
+        raise UserError("the TPU compiler is missing; pip install 'offsites-jax[plan]' (no TPU is needed)")
     import jax
     from jax.experimental import topologies
 

@@ -194,19 +194,20 @@ def enter_stage(
     program = create_program(staged, mesh)
     with progress.time("compile"):
         update = program.update()
+    with progress.time("open data"):
+        pipeline = staged.found.create_pipeline(staged, staged.data.train_split, train=True)
+        fingerprint = pipeline.source.fingerprint()
+        check_same_data(fingerprint, staged, meta)
+        size = staged.train.batch_size
+        host_batches = train_batches(
+            pipeline,
+            batch_size=size,
+            seed=staged.train.seed,
+            step=step,
+            shard=data_shard(mesh),
+            loading=staged.data.loading,
+        )
     progress.stage(staged.stage_name, step, flops=step_flops(program), mesh=mesh)
-    pipeline = staged.found.create_pipeline(staged, staged.data.train_split, train=True)
-    fingerprint = pipeline.source.fingerprint()
-    check_same_data(fingerprint, staged, meta)
-    size = staged.train.batch_size
-    host_batches = train_batches(
-        pipeline,
-        batch_size=size,
-        seed=staged.train.seed,
-        step=step,
-        shard=data_shard(mesh),
-        loading=staged.data.loading,
-    )
     return RunningStage(
         program=program,
         end=experiment.ends[index],

@@ -10,10 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from offsites_jax.parallel.collectives import Collective
+from offsites_jax.parallel.compiler import Cost
 from offsites_jax.parallel.mesh import AXES
 from offsites_jax.parallel.rules import Row, table
 from offsites_jax.parallel.topology import Topology
-from offsites_jax.train.plan import Cost, Plan, StagePlan, describe
+from offsites_jax.train.plan import Plan, StagePlan, describe
 from offsites_jax.train.plan_sweep import Candidate, frontier
 
 FOOTER = """\
@@ -53,7 +54,7 @@ def sweep_json(candidates: Sequence[Candidate], topology: Topology, stage: str) 
         "stage": stage,
         "candidates": [
             {
-                "mesh": {axis: getattr(candidate.mesh, axis) for axis in AXES},
+                "mesh": dict(candidate.mesh),
                 "batch_size": candidate.batch_size,
                 "remat": candidate.remat or None,
                 "samples_per_second_per_chip": candidate.samples_per_second_per_chip,
@@ -175,6 +176,7 @@ def _cost_json(cost: Cost, topology: Topology, mesh: Mesh | None = None) -> dict
         "bound": cost.roofline.bound if cost.roofline else None,
         "roofline_seconds": dataclasses.asdict(cost.roofline) if cost.roofline else None,
         "flops_per_chip": cost.flops,
+        "xla_flops_per_chip": cost.xla_flops,
         "bytes_accessed_per_chip": cost.bytes_accessed,
         "arithmetic_intensity": cost.flops / cost.bytes_accessed if cost.bytes_accessed else None,
         "ridge_intensity": _ridge(topology),
@@ -250,7 +252,7 @@ def _candidate_row(candidate: Candidate) -> tuple[str, ...]:
     cost, mesh = candidate.cost, candidate.mesh
     rate = candidate.samples_per_second_per_chip
     return (
-        *(str(getattr(mesh, axis)) for axis in ("data", "fsdp", "tensor")),
+        *(str(mesh[axis]) for axis in ("data", "fsdp", "tensor")),
         f"{candidate.batch_size:,}",
         candidate.remat or "-",
         amount(cost.memory.total),

@@ -7,13 +7,14 @@ learn as well.
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from offsites_jax.errors import UserError
+from offsites_jax.parallel.compiler import Compiler, Cost
 from offsites_jax.parallel.mesh import MeshSettings
 from offsites_jax.parallel.topology import Topology
 from offsites_jax.train.config import Experiment
-from offsites_jax.train.plan import Compiler, Cost, override, train_cost, with_remat
+from offsites_jax.train.plan import override, train_cost, with_remat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Candidate:
     """One layout, compiled.
 
     Attributes:
-      mesh: sizes of its axes.
+      mesh: sizes of its axes, by name.
       batch_size: rows of a global batch.
       remat: policy of the model's option, "" as the experiment has it.
       cost: of the train step.
@@ -29,7 +30,7 @@ class Candidate:
 
     """
 
-    mesh: MeshSettings
+    mesh: Mapping[str, int]
     batch_size: int
     remat: str
     cost: Cost
@@ -68,7 +69,7 @@ def sweep(
                 candidate = _compile(chosen, compiler, mesh, size, policy)
             except UserError as error:
                 refusals.append(error)
-                notify(f"{_layout(mesh, size, policy)}: left out; {error}")
+                notify(f"{_layout(dataclasses.asdict(mesh), size, policy)}: left out; {error}")
                 continue
             found.append(candidate)
             notify(describe(candidate))
@@ -121,17 +122,16 @@ def describe(candidate: Candidate) -> str:
     memory = candidate.cost.memory
     verdict = f"{candidate.samples_per_second_per_chip:.4g} samples/s/chip at most"
     if not candidate.cost.fits:
-        verdict = f"does not fit: {(memory.total - memory.limit) / 2**30:.2f} GiB too much"
+        verdict = f"does not fit: {(memory.total - memory.limit) / 2**20:,.0f} MiB too much"
     return (
-        f"{_layout(candidate.mesh, candidate.batch_size, candidate.remat)}: {memory.total / 2**30:.2f} GiB, "
+        f"{_layout(candidate.mesh, candidate.batch_size, candidate.remat)}: {memory.total / 2**20:,.0f} MiB, "
         f"{verdict} ({candidate.cost.compile_seconds:.0f} s to compile)"
     )
 
 
-def _layout(mesh: MeshSettings, batch_size: int, remat: str) -> str:
-    return f"data={mesh.data} fsdp={mesh.fsdp} tensor={mesh.tensor} batch={batch_size}" + (
-        f" remat={remat}" if remat else ""
-    )
+def _layout(mesh: Mapping[str, int], batch_size: int, remat: str) -> str:
+    sizes = " ".join(f"{axis}={mesh[axis]}" for axis in ("data", "fsdp", "tensor"))
+    return f"{sizes} batch={batch_size}" + (f" remat={remat}" if remat else "")
 
 
 def _compile(
@@ -139,6 +139,7 @@ def _compile(
 ) -> Candidate:
     changes = {"mesh": dataclasses.asdict(settings), "train": {"batch_size": size}}
     chosen = override(experiment, changes)
-    _, cost, _ = train_cost(chosen, compiler, compiler.mesh(chosen))
+    mesh = compiler.mesh(chosen.mesh)
+    _, cost, _ = train_cost(chosen, compiler, mesh)
     seconds = cost.roofline.seconds if cost.roofline and cost.fits else math.inf
-    return Candidate(settings, size, policy, cost, size / seconds / compiler.topology.num_chips)
+    return Candidate(dict(mesh.shape), size, policy, cost, size / seconds / compiler.topology.num_chips)

@@ -142,12 +142,12 @@ def two_go_on_start_again_after_a_crash_and_save_together_when_asked(workdir, ex
     launch.signal(signal.SIGTERM)
     code, said = launch.end()
     assert code == EXIT_PREEMPTED
-    assert any("process 0 of 2 was killed by SIGKILL" in line and "starting again" in line for line in said)
+    assert any("process 0 of 2 was killed by SIGKILL" in line and "Starting again" in line for line in said)
     assert not any(map(running, [*crashed, *again]))
     assert step <= saved(workdir) < STEPS
     assert (
         losses(workdir)[: len(logged)] == logged
-    )  # the steps after the checkpoint were done twice, bit for bit
+    )  # what was done twice is the same bit for bit
     check_same(losses(workdir), expected[: saved(workdir)])
 
 

@@ -60,8 +60,13 @@ def from_keras(name):
 
 def from_timm(name):
     """Shapes by name in the state dict, and logits."""
-    import timm
     import torch
+
+    # The CPU build of torch lacks two operators that torchvision, imported by timm, describes further.
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import timm
 
     model = timm.create_model("tf_" + name.replace("_v2", "v2")).eval()
     shapes, values = {}, {}

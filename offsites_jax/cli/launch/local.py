@@ -53,10 +53,8 @@ def launch(run: Run, settings: Settings, dry_run: bool) -> None:
             return
         if ending.asked or ending.hopeless or not restarts_left:
             raise error_of(ending, settings.processes)
-        print(
-            f"offsites: {error_of(ending, settings.processes)} ({restarts_left} restarts left)",
-            file=sys.stderr,
-        )
+        what = story(ending, settings.processes)
+        print(f"offsites: {what}. Starting again, restarts left: {restarts_left - 1}", file=sys.stderr)
 
 
 def check(run: Run, settings: Settings) -> None:
@@ -99,12 +97,19 @@ def check_port(port: int) -> None:
 
 
 def error_of(ending: Ending, processes: int) -> OffsitesError:
-    """The error that says how a group ended, and carries its exit code."""
+    """The error that says how a group ended and what to do, and carries its exit code."""
+    what = story(ending, processes)
     if ending.culprit is None:
-        return Preempted(f"the {processes} processes were asked to leave and did. {AGAIN}")
+        return Preempted(f"{what}. {AGAIN}")
+    index, code = ending.culprit
+    advice = f"Its lines above, marked [{index}], say why" if ending.hopeless else AGAIN
+    return ProcessFailedError(f"{what}. {advice}", exit_code(code))
+
+
+def story(ending: Ending, processes: int) -> str:
+    """How a group ended that did not finish."""
+    if ending.culprit is None:
+        return f"the {processes} processes were asked to leave and did"
     index, code = ending.culprit
     how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
-    advice = f"Its lines above, marked [{index}], say why" if ending.hopeless else AGAIN
-    return ProcessFailedError(
-        f"process {index} of {processes} {how}; the others were stopped. {advice}", exit_code(code)
-    )
+    return f"process {index} of {processes} {how}; the others were stopped"

@@ -115,7 +115,9 @@ def _parse_index(file: pathlib.Path) -> tuple[dict[str, Entry], int]:
             raise UserError(f"{file}: written by a big-endian machine, which is not read")
     if not 0 < shards < 100_000:
         raise ValueError(f"claims {shards} data files")
-    return {key.decode(): _parse_entry(value) for key, value in table.items()}, shards
+    # Keys that start with a zero byte belong to the pieces of partitioned variables.
+    named = {key.decode(): value for key, value in table.items() if not key.startswith(b"\0")}
+    return {name: _parse_entry(value) for name, value in named.items()}, shards
 
 
 def _parse_entry(message: bytes) -> Entry:

@@ -69,6 +69,7 @@ def _timm_convolutions(parts: Sequence[str]) -> dict[str, str]:
 def automl_names(model: EfficientNet, wanted: Specs, tensors: Iterable[str], params: str) -> NameTable:
     """Names in google/automl, which counts layers of a kind within a block, and keeps averages beside."""
     tensors = list(tensors)
+    prefix = _prefix(tensors, "stem/conv2d/kernel")
     suffix = _AVERAGED if params == "ema" and any(name.endswith(_AVERAGED) for name in tensors) else ""
     norm = "tpu_batch_normalization"
     modules = {
@@ -76,7 +77,8 @@ def automl_names(model: EfficientNet, wanted: Specs, tensors: Iterable[str], par
         "stem/bn": f"stem/{norm}",
         "head/conv": "head/conv2d",
         "head/bn": f"head/{norm}",
-        "classifier": "head/dense",
+        # The scope of the head is opened twice, which some versions of TensorFlow number.
+        "classifier": "head_1/dense" if f"{prefix}head_1/dense/kernel" in tensors else "head/dense",
     }
     for block, parts in _blocks(wanted).items():
         plain = [part for part in parts if part != "depthwise_conv"]
@@ -85,7 +87,6 @@ def automl_names(model: EfficientNet, wanted: Specs, tensors: Iterable[str], par
         names |= {"depthwise_conv": "depthwise_conv2d", "se/reduce": "se/conv2d", "se/expand": "se/conv2d_1"}
         modules |= {f"{block}/{part}": f"{block}/{names[part]}" for part in parts}
     leaves = {"scale": "gamma", "mean": "moving_mean", "var": "moving_variance"}
-    prefix = _prefix(tensors, "stem/conv2d/kernel")
 
     def name(module: str, leaf: str) -> str:
         if module.endswith("depthwise_conv") and leaf == "kernel":

@@ -49,7 +49,7 @@ class Curve(Task):
             mutable=["running"],
         )
         error = jnp.where(step == self.config.explode_at, jnp.nan, (y - batch["y"]) ** 2)
-        return Loss({"squared_error": Mean.of(error)}, model_state)
+        return Loss({"squared_error": Mean.of(error)}, model_state, {"rows": Mean.of(fingerprint(batch["x"]))})
 
     def predict(self, variables, batch):
         """y."""
@@ -61,6 +61,11 @@ class Curve(Task):
             "x": jax.ShapeDtypeStruct((batch_size, 1), jnp.float32),
             "y": jax.ShapeDtypeStruct((batch_size,), jnp.float32),
         }
+
+
+def fingerprint(x):
+    """A whole number for each row, from its bits: sums of them are exact, in any order."""
+    return jax.lax.bitcast_convert_type(x[:, 0], jnp.uint32) % 1009
 
 
 def create_task(experiment, dtype):
