@@ -49,7 +49,8 @@ begin = time.perf_counter()
 import offsites_jax
 print(time.perf_counter() - begin)
 import offsites_jax.cli.main
-print(",".join(name for name in ("jax", "flax", "numpy", "optax", "tensorflow") if name in sys.modules) or "none")
+heavy = ("jax", "flax", "numpy", "optax", "tensorflow")
+print(",".join(name for name in heavy if name in sys.modules) or "none")
 """
     seconds, heavy = zip(*(run_python(code) for _ in range(3)), strict=True)
     assert min(map(float, seconds)) < 0.3

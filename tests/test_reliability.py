@@ -1,4 +1,4 @@
-"""Killed, asked to leave, damaged, full, not finite: a run goes on as if nothing had happened, or says why not."""
+"""Killed, asked to leave, damaged, full, not finite: a run goes on as if nothing had been, or says why."""
 
 import ctypes
 import json
@@ -33,13 +33,15 @@ SPEED = {
 }  # fmt: skip
 
 SHORT = ("--config.train.steps=60", "--config.train.checkpoint_every=10", "--config.train.eval_every=20")
-MAX_FILE_BYTES = 3000  # where no disk can be mounted: metrics.jsonl of 60 steps is larger
+# Where no disk can be mounted: the metrics of 60 steps are larger.
+MAX_FILE_BYTES = 3000
 
 
 def start(workdir, *options, **popen):
     """A training process of its own."""
     environment = {
-        **os.environ, "OFFSITES_PATH": str(HERE / "systems"), "OFFSITES_CACHE": str(CACHE), "JAX_PLATFORMS": "cpu",
+        **os.environ, "OFFSITES_PATH": str(HERE / "systems"), "OFFSITES_CACHE": str(CACHE),
+        "JAX_PLATFORMS": "cpu",
     }  # fmt: skip
     command = [sys.executable, "-m", "offsites_jax.cli.main", "train", str(EXPERIMENT)]
     return subprocess.Popen(
@@ -295,14 +297,17 @@ def small_disk(tmp_path):
     """A folder with room for a few checkpoints, options for `start`, and a way to make room."""
     libc, folder = ctypes.CDLL(None, use_errno=True), tmp_path / "disk"
     folder.mkdir()
-    name = os.fsencode(folder)
+    name, remount, detach = os.fsencode(folder), 32, 2
     if libc.mount(b"tmpfs", name, b"tmpfs", 0, b"size=600k"):
-        limit = (MAX_FILE_BYTES, MAX_FILE_BYTES)
-        yield folder, {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)}, lambda: None
+        yield folder, limited(MAX_FILE_BYTES), lambda: None
         return
-    remount = 32
     yield folder, {}, lambda: libc.mount(b"tmpfs", name, b"tmpfs", remount, b"size=16m")
-    libc.umount2(name, 2)
+    libc.umount2(name, detach)
+
+
+def limited(size):
+    """Options for `start`: no file may grow larger than this."""
+    return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))}
 
 
 def test_on_a_full_disk_what_is_saved_stays_sound(small_disk, whole, capsys):
@@ -317,6 +322,15 @@ def test_on_a_full_disk_what_is_saved_stays_sound(small_disk, whole, capsys):
     make_room()
     finish(start(folder / "run", *SHORT, *keep), 0)
     check_equal(folder / "run", whole, capsys)
+
+
+def test_a_disk_that_fills_up_at_the_very_end_costs_only_the_picture(tmp_path):
+    picture = tmp_path / "artifacts" / "curves.png"
+    assert "File too large" in complaint(finish(start(tmp_path, *SHORT, **limited(30_000)), 2))
+    assert newest(tmp_path) == 60
+    assert not list(picture.parent.glob("*curves*"))
+    finish(start(tmp_path, *SHORT), 0)
+    assert picture.stat().st_size > 30_000
 
 
 # All in one

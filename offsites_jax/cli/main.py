@@ -1,11 +1,12 @@
 """The `offsites` command: parses, then imports only what the chosen verb needs."""
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
 
-from offsites_jax.errors import OffsitesError, UserError
+from offsites_jax.errors import EXIT_USER_ERROR, OffsitesError, UserError
 
 # verb: (module in offsites_jax.cli, one line of help)
 VERBS = {
@@ -23,6 +24,9 @@ VERBS = {
     "list": ("list", "list models, experiments or projects"),
 }
 
+# What the machine refuses, as opposed to what the code gets wrong.
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: exits with 0, or with the code of the error that stopped it."""
@@ -32,6 +36,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OffsitesError as error:
         print(f"offsites: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        file = error.filename or "a file"
+        print(f"offsites: {file}: {error.strerror}; make room, or choose another folder", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("offsites: interrupted", file=sys.stderr)
         sys.exit(130)

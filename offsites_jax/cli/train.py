@@ -27,6 +27,8 @@ def run(options: argparse.Namespace) -> int:
     from offsites_jax.train.config import load_experiment
     from offsites_jax.train.workdir import COMPILE_CACHE
 
+    if not options.workdir:
+        raise UserError("--workdir: empty; name the folder of the run")
     window = parse_window(options.profile)
     experiment = load_experiment(options.experiment, options.overrides)
     start(experiment.mesh.cpu_devices, processes_of(options))
@@ -44,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
             stop_at=options.stop_at,
             cache=epath.Path(options.workdir) / COMPILE_CACHE,
         )
-        draw_curves(options.workdir)
+    draw_curves(options.workdir)
     if options.json:
         print_json(
             {"step": int(result.state.step), "scores": dict(result.scores), "seconds": dict(result.seconds)}

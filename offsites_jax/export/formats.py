@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.export import readme
+from offsites_jax.export import readme, savedmodel
 from offsites_jax.export.compare import Predict
 from offsites_jax.export.inference import Inference
 from offsites_jax.export.load import MODEL, PARAMS, load, local_platforms
@@ -62,6 +62,19 @@ def reopen_stablehlo(inference: Inference, folder: pathlib.Path) -> Predict:
     return exported.predict
 
 
+def write_savedmodel(inference: Inference, folder: pathlib.Path) -> Signature:
+    """The same compiled function, as TensorFlow loads and serves it."""
+    exported = savedmodel.save(inference, folder)
+    return dataclasses.replace(signature_of(inference), platforms=tuple(exported.platforms))
+
+
+def reopen_savedmodel(inference: Inference, folder: pathlib.Path) -> Predict:
+    """The folder as its users load it, in TensorFlow."""
+    exported = load(folder)
+    check_equal(folder / savedmodel.SAVED_MODEL, exported.params, inference)
+    return exported.predict
+
+
 def write_safetensors(inference: Inference, folder: pathlib.Path) -> Signature:
     """Parameters and model state by flat name."""
     # The writer copies memory as it lies, so every array has to lie in order; order="C" keeps scalars scalar.
@@ -101,6 +114,7 @@ def reopen_orbax(inference: Inference, folder: pathlib.Path) -> Predict:
 
 FORMATS: dict[str, Format] = {
     "stablehlo": Format(write_stablehlo, reopen_stablehlo, readme.stablehlo),
+    "savedmodel": Format(write_savedmodel, reopen_savedmodel, readme.savedmodel),
     "safetensors": Format(write_safetensors, reopen_safetensors, readme.safetensors),
     "orbax": Format(write_orbax, reopen_orbax, readme.orbax),
 }

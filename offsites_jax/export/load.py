@@ -1,10 +1,13 @@
-"""Runs an exported model with jax, NumPy and safetensors alone: no model code, no training code."""
+"""Runs an exported model: no model code, no training code.
+
+A StableHLO export needs jax, NumPy and safetensors alone; a SavedModel, TensorFlow too.
+"""
 
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +21,8 @@ from offsites_jax.export.signature import Signature
 
 MODEL = "model.stablehlo"
 PARAMS = "params.safetensors"
-CALLABLE = "stablehlo"
+
+Call = Callable[[dict[str, np.ndarray]], Mapping[str, Any]]
 
 
 class Exported:
@@ -27,7 +31,7 @@ class Exported:
     Attributes:
       manifest: what was exported: project, step, metrics, versions, files.
       signature: names, shapes and dtypes of inputs and outputs.
-      params: parameters and model state by flat name, such as "params/stem/conv/kernel", on the device.
+      params: parameters and model state by flat name, such as "params/stem/conv/kernel".
 
     """
 
@@ -35,13 +39,13 @@ class Exported:
         self,
         manifest: Mapping[str, Any],
         signature: Signature,
-        params: Mapping[str, np.ndarray],
-        function: export.Exported,
+        params: Mapping[str, Any],
+        call: Call,
     ) -> None:
         self.manifest = manifest
         self.signature = signature
-        self.params = jax.device_put(dict(params))
-        self._call = jax.jit(function.call)
+        self.params = params
+        self._call = call
 
     def predict(self, batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Outputs for one batch. Each new batch size compiles once.
@@ -54,31 +58,49 @@ class Exported:
 
         """
         arrays = self.signature.check_inputs(batch)
-        return jax.device_get(self._call(self.params, arrays))
+        return jax.device_get(dict(self._call(arrays)))
 
 
 def load(folder: str | os.PathLike[str]) -> Exported:
-    """Loads a folder written by `offsites export --format stablehlo`, after checking every file.
+    """Loads a folder written by `offsites export`, after checking every file.
 
     Args:
       folder: on a disk, or in a bucket (gs://..., which needs etils).
 
     Raises:
-      UserError: no export, one of another format, for another platform, or made by a newer jax.
+      UserError: no export, one of parameters alone, for another platform, or made by a newer jax.
       DamagedDataError: a file differs from its SHA-256 in the manifest.
 
     """
     path = as_path(folder)
     manifest = verify(path)
-    if manifest.get("format") != CALLABLE:
+    reader = CALLABLE.get(manifest.get("format", ""))
+    if reader is None:
         raise UserError(
             f"{path / MANIFEST}: format {manifest.get('format')!r} holds no function to call; "
-            f"its README.md shows how to read it, or export with --format {CALLABLE}"
+            f"its README.md shows how to read it, or export with --format {' or '.join(CALLABLE)}"
         )
     signature = Signature.read(path)
-    check_platform(path, signature.platforms)
-    function = _deserialize(path / MODEL, signature)
-    return Exported(manifest, signature, _read_params(path / PARAMS), function)
+    return Exported(manifest, signature, *reader(path, signature))
+
+
+def read_stablehlo(folder: pathlib.Path, signature: Signature) -> tuple[Mapping[str, Any], Call]:
+    """Parameters on the device, and the function under jit."""
+    check_platform(folder, signature.platforms)
+    function = jax.jit(_deserialize(folder / MODEL, signature).call)
+    params = jax.device_put(_read_params(folder / PARAMS))
+    return params, lambda inputs: function(params, inputs)
+
+
+def read_savedmodel(folder: pathlib.Path, signature: Signature) -> tuple[Mapping[str, Any], Call]:
+    """Parameters as NumPy arrays, and the function in TensorFlow."""
+    from offsites_jax.export.savedmodel import open_saved_model
+
+    return open_saved_model(folder)
+
+
+CALLABLE = {"stablehlo": read_stablehlo, "savedmodel": read_savedmodel}
+"""Formats that can be called."""
 
 
 def check_platform(folder: pathlib.Path, platforms: tuple[str, ...]) -> None:

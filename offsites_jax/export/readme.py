@@ -67,6 +67,30 @@ checks files and inputs first.
 """
 
 
+def savedmodel(signature: Signature) -> str:
+    """Calling the exported function with TensorFlow."""
+    return f"""## Use
+
+With `pip install tensorflow-cpu` (or `tensorflow`), in this folder:
+
+```python
+import numpy as np
+import tensorflow as tf
+
+model = tf.saved_model.load("saved_model")
+predict = model.signatures["serving_default"]
+
+{example(signature)}
+outputs = predict(**{{name: tf.constant(value) for name, value in inputs.items()}})
+for name, value in outputs.items():
+    print(name, value.dtype.name, value.shape)
+```
+
+It runs on {", ".join(signature.platforms)}. For TensorFlow Serving, copy `saved_model` to
+`<models>/<name>/<version>`. `model.params` holds the parameters by name.
+"""
+
+
 def safetensors(signature: Signature) -> str:
     """Reading the parameters with safetensors."""
     return """## Use

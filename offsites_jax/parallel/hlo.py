@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from offsites_jax.errors import UserError
+
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _CALLS = re.compile(r"\b(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\b(?:branch_computations|called_computations|calls)=\{([^}]*)\}")
@@ -20,7 +22,9 @@ _LOOP = re.compile(r" while\(.*\bcondition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _INTEGER = re.compile(r" = [su]\d+\[\]\S* constant\((\d+)\)")
 _ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,<=]*)\]")
-_IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_IOTA = re.compile(r"(?:\[([\d,]+)\]<=)?\[([\d,]+)\](?:T\(([\d,]+)\))?")
+
+_MESH = re.compile(r"mesh\[([^\]]*)\](?:, device_ids=\((.*?)\))? \{([^}]*)\}")
 
 Group = tuple[int, ...]
 
@@ -150,17 +154,16 @@ def _rows(array: np.ndarray) -> tuple[Group, ...]:
 
 
 def _iota(text: str) -> np.ndarray:
-    """`[2,4]<=[4,2]T(1,0)`: count up in the shape on the right, transpose, reshape to the left."""
-    found = _IOTA.match(text)
-    assert found, text
-    shape, source = _ints(found[1]), _ints(found[2])
+    """`[2,4]<=[4,2]T(1,0)`: count up in the second shape, transpose, reshape to the first if there is one."""
+    found = _matched(_IOTA, text)
+    source = _ints(found[2])
     values = np.arange(math.prod(source)).reshape(source)
-    return values.transpose(_ints(found[3]) if found[3] else range(len(source))).reshape(shape)
+    values = values.transpose(_ints(found[3]) if found[3] else range(len(source)))
+    return values.reshape(_ints(found[1])) if found[1] else values
 
 
 def _mesh_groups(text: str) -> tuple[Group, ...]:
-    found = re.match(r"mesh\[([^\]]*)\](?:, device_ids=\((.*?)\))? \{([^}]*)\}", text)
-    assert found, text
+    found = _matched(_MESH, text)
     sizes = dict(axis.rsplit("=", 1) for axis in found[1].split(","))
     taken = [re.fullmatch(r"(.*?)(?::\((\d+)\)(\d+))?", axis) for axis in found[3].split(",") if axis]
     parts: list[int] = []
@@ -184,10 +187,23 @@ def _cuts(size: int, taken: list[re.Match[str]]) -> list[tuple[int, int]]:
     return [*cuts, (size // done, 1)]
 
 
+def _matched(pattern: re.Pattern[str], text: str) -> re.Match[str]:
+    found = pattern.match(text)
+    if not found:
+        raise UserError(
+            f"cannot read {text[:80]!r} in a compiled program: use the libtpu that jax[tpu] asks for"
+        )
+    return found
+
+
 def _device_ids(text: str | None, count: int) -> np.ndarray:
     if not text:
         return np.arange(count)
-    return _iota(text) if "<=" in text else np.array([int(number) for number in re.findall(r"\d+", text)])
+    return (
+        _iota(text)
+        if text.startswith("[")
+        else np.array([int(number) for number in re.findall(r"\d+", text)])
+    )
 
 
 def _ints(text: str) -> tuple[int, ...]:

@@ -15,14 +15,14 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from offsites_jax.errors import UserError
-from offsites_jax.parallel.mesh import PARAMETER_AXES
+from offsites_jax.parallel.mesh import PARAMETER_AXES, constrain
 
 STRATEGIES = ("fsdp", "replicated")
 
@@ -35,11 +35,15 @@ class Sharding:
         rules: Ordered (regular expression, strategy or list of axes) pairs; see the module.
         fsdp_min_size: Elements below which `"fsdp"` leaves an array whole: gathering many small
             arrays costs more than holding them.
+        gather: Whether parameters split over `fsdp` are gathered before the loss uses them ("ahead"), or
+            wherever the compiler sees fit, which may gather activations of the whole batch instead.
+            "compiler" is for deep scanned stacks, whose layers are better gathered one at a time.
 
     """
 
     rules: tuple[tuple[str, Any], ...] = ((".*", "fsdp"),)
     fsdp_min_size: int = 2**18
+    gather: Literal["ahead", "compiler"] = "ahead"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +115,27 @@ def state_shardings(state: Any, mesh: Mesh, settings: Sharding) -> Any:
         return NamedSharding(mesh, _auto_fsdp(leaf.shape, mesh, settings.fsdp_min_size))
 
     return jax.tree_util.tree_map_with_path(place, state)
+
+
+def gather_ahead(param_shardings: Any, settings: Sharding) -> Callable[[Any], Any]:
+    """A function that asks, inside `jit`, for parameters whole over `fsdp` and still split over `tensor`.
+
+    Changes nothing where nothing is split over `fsdp`, or where `settings` leave it to the compiler.
+    """
+
+    def whole(sharding: NamedSharding) -> PartitionSpec:
+        entries = [tuple(a for a in _axes(entry) if a != "fsdp") for entry in sharding.spec]
+        return PartitionSpec(*(axes or None for axes in entries))
+
+    specs = [whole(sharding) for sharding in jax.tree.leaves(param_shardings)]
+    split = any("fsdp" in _axes(e) for s in jax.tree.leaves(param_shardings) for e in s.spec)
+
+    def gather(params: Any) -> Any:
+        leaves, tree = jax.tree.flatten(params)
+        gathered = [constrain(leaf, spec) for leaf, spec in zip(leaves, specs, strict=True)]
+        return jax.tree.unflatten(tree, gathered)
+
+    return gather if split and settings.gather == "ahead" else lambda params: params
 
 
 def table(tree: Any, tree_shardings: Any) -> list[Row]:

@@ -21,10 +21,10 @@ from jax.sharding import Mesh
 from offsites_jax.data.pipeline import Batches, train_batches
 from offsites_jax.data.prefetch import DeviceBatches
 from offsites_jax.errors import Preempted, UserError
-from offsites_jax.parallel.mesh import create_mesh, data_shard, put_batch
+from offsites_jax.parallel.mesh import check_batch_size, create_mesh, data_shard, put_batch
 from offsites_jax.parallel.start import Processes, start
 from offsites_jax.train.checkpoint import Checkpoints
-from offsites_jax.train.config import Experiment
+from offsites_jax.train.config import Experiment, leaves
 from offsites_jax.train.evaluation import Evaluations
 from offsites_jax.train.lost import explaining_loss, unless_lost
 from offsites_jax.train.preemption import Preemption
@@ -85,6 +85,7 @@ def train(
     settings = experiment.train
     mesh = create_mesh(experiment.mesh)
     check_stages(experiment, mesh)
+    check_splits(experiment, mesh)
     program = create_program(experiment.at_stage(0), mesh)
     workdir = open_workdir(workdir, experiment)
     start(processes=Processes(count=1), cache=cache)  # only the cache: the processes have met already
@@ -219,6 +220,31 @@ def enter_stage(
         evaluations=Evaluations(staged, program.task, mesh),
         fingerprint=fingerprint,
     )
+
+
+def check_splits(experiment: Experiment, mesh: Mesh) -> None:
+    """Opens every split the run will read, so that one that is missing shows before anything is written.
+
+    Raises:
+      UserError: there is no such split, or it cannot be cut into batches of the size wanted.
+
+    """
+    opened = set()
+    for index in range(len(experiment.ends)):
+        staged = experiment.at_stage(index)
+        for name, settings in staged.evaluators.items():
+            size = settings.batch_size or staged.train.batch_size
+            check_batch_size(mesh, size, key=f"evaluators.{name}.batch_size")
+        # What is read is named by words; numbers only say how, and opening a large folder takes its time.
+        values = leaves(dataclasses.asdict(staged.data)).values()
+        words = tuple(value for value in values if isinstance(value, str))
+        for split in (staged.data.train_split, *(s.split for s in staged.evaluators.values())):
+            if (split, words) in opened:
+                continue
+            opened.add((split, words))
+            train = split == staged.data.train_split
+            if not len(staged.found.create_pipeline(staged, split, train=train).source):
+                raise UserError(f"config.data: split {split!r} has no records; check its path and name")
 
 
 def restore_or_create(checkpoints: Checkpoints, program: Program) -> tuple[TrainState, dict[str, Any]]:

@@ -45,7 +45,7 @@ class StagePlan:
     model_flops: int
     hardware_flops: int
     train: Cost
-    predict: Cost | None
+    predict: Cost
     program: Program
 
 
@@ -98,7 +98,7 @@ def create_plan(
 def train_cost(experiment: Experiment, compiler: Compiler, mesh: Mesh) -> tuple[Program, Cost, int]:
     """The train step of an experiment at its stage: program, cost, and operations over all chips."""
     program = create_program(experiment, mesh, platform="tpu")
-    flops = _flops(experiment, mesh)
+    flops = step_flops(create_program(experiment, mesh, platform="tpu"))
     work = flops * _repetitions(program)
     cost = compiler.cost(mesh, program.jit_step(), program.abstract, program.batch, flops=work)
     return program, cost, flops
@@ -146,7 +146,7 @@ def _plan_stage(experiment: Experiment, compiler: Compiler, mesh: Mesh) -> Stage
         name=experiment.stage_name,
         steps=experiment.ends[experiment.stage] - start,
         batch_size=experiment.train.batch_size,
-        model_flops=_flops(_without_remat(experiment), mesh),
+        model_flops=step_flops(create_program(_without_remat(experiment), mesh, platform="tpu")),
         hardware_flops=hardware_flops,
         train=cost,
         predict=_predict_cost(experiment, compiler, program),
@@ -170,17 +170,6 @@ def _predict_cost(experiment: Experiment, compiler: Compiler, program: Program) 
         flops = count_flops(program.task.predict, variables, batch) * _repetitions(program)
     predict = jax.jit(program.task.predict, out_shardings=sharding)
     return compiler.cost(program.mesh, predict, variables, batch, flops=flops)
-
-
-def _flops(experiment: Experiment, mesh: Mesh) -> int:
-    """Operations of a step over all chips.
-
-    Micro-batches do the same work in parts; they are counted as one batch, since tracing them shows a forward
-    pass more (for the weights of the loss) than the compiler keeps.
-    """
-    if experiment.train.accumulate > 1:
-        experiment = override(experiment, _nested("train.accumulate", 1))
-    return step_flops(create_program(experiment, mesh, platform="tpu"))
 
 
 def _repetitions(program: Program) -> int:

@@ -76,8 +76,7 @@ def render(plan: Plan, price: float = 0.0) -> str:
     )
     for stage in plan.stages:
         parts += ["", f"stage {stage.name}", *_details("train step", stage.train, plan)]
-        if stage.predict:
-            parts += _details("predict", stage.predict, plan)
+        parts += _details("predict", stage.predict, plan)
     return "\n".join([*parts, "", *_bill(plan, price), FOOTER])
 
 
@@ -165,7 +164,7 @@ def _stage_json(stage: StagePlan, plan: Plan) -> dict[str, Any]:
         "estimated_mfu": _mfu(stage, plan.topology),
         "samples_per_second_per_chip": rate,
         **_cost_json(stage.train, plan.topology, plan.mesh),
-        "predict": _cost_json(stage.predict, plan.topology, plan.mesh) if stage.predict else None,
+        "predict": _cost_json(stage.predict, plan.topology, plan.mesh),
     }
 
 

@@ -20,7 +20,7 @@ from offsites_jax.parallel.mesh import (
     platform_of,
     replicated,
 )
-from offsites_jax.parallel.rules import state_shardings
+from offsites_jax.parallel.rules import gather_ahead, state_shardings
 from offsites_jax.train.config import Experiment
 from offsites_jax.train.contract import Task, Tree
 from offsites_jax.train.optimizers import check_patterns, create_optimizer, learning_rate
@@ -120,8 +120,9 @@ def create_program(experiment: Experiment, mesh: Mesh, *, platform: str | None =
     task = experiment.found.create_task(experiment, compute_dtype(settings.precision, platform))
     check_batch_size(mesh, settings.batch_size, settings.accumulate * _parts(task))
     spec = task.batch_spec(settings.batch_size)
+    key = jax.random.key(0)  # outside the mesh: the chips of a topology description compute nothing
     with jax.set_mesh(mesh):
-        params = jax.eval_shape(lambda key: task.init(key, zero_batch(spec)), jax.random.key(0))["params"]
+        params = jax.eval_shape(lambda key: task.init(key, zero_batch(spec)), key)["params"]
     groups = _groups(experiment, task, params)
     optimizers = {
         name: create_optimizer(section, select(params, groups[name]), settings.steps, where(experiment, name))
@@ -132,7 +133,7 @@ def create_program(experiment: Experiment, mesh: Mesh, *, platform: str | None =
         return create_state(task, optimizers, groups, rng, zero_batch(spec), ema=settings.ema.decay > 0)
 
     with jax.set_mesh(mesh):
-        abstract = jax.eval_shape(init, jax.random.key(0))
+        abstract = jax.eval_shape(init, key)
     shardings = state_shardings(abstract, mesh, experiment.sharding)
     step = create_step(
         task,
@@ -146,6 +147,7 @@ def create_program(experiment: Experiment, mesh: Mesh, *, platform: str | None =
             slice_reduction=settings.slice_reduction,
         ),
         shard=lambda batch: constrain(batch, PartitionSpec(BATCH_AXES)),
+        gather=gather_ahead(shardings.params, experiment.sharding),
         placed=shardings.params,
     )
     return Program(

@@ -64,6 +64,7 @@ def create_step(
     groups: Mapping[str, frozenset[str]],
     settings: StepSettings,
     shard: Callable[[Tree], Tree] = lambda batch: batch,
+    gather: Callable[[Tree], Tree] = lambda params: params,
     placed: Tree | None = None,
 ) -> StepFn:
     """The pure train step `(state, batch) -> (state, metrics)`.
@@ -74,7 +75,8 @@ def create_step(
       groups: parameter paths of each group, as `state.group_paths` gives them.
       settings: seed, accumulation, average and what to do about a non-finite loss.
       shard: constrains the leading axis of a batch to the mesh; identity off the mesh.
-      placed: shardings of the parameters; needed where gradients cross slices in another way than "auto".
+      gather: constrains parameters inside the loss; see `parallel.rules.Sharding.gather`.
+      placed: shardings of the parameters; needed where gradients cross slices other than by "auto".
 
     """
 
@@ -82,7 +84,7 @@ def create_step(
         key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
         metrics: Metrics = {}
         before = state
-        for objective in task.objectives:
+        for objective in map(gathering, task.objectives):
             part = shard(take_part(batch, *objective.part))
             rng = jax.random.fold_in(key, stream(objective.name))
             state, logged = update(state, objective, part, rng)
@@ -122,6 +124,12 @@ def create_step(
                 for name, mean in metrics.items()
             }
         return new_state, metrics
+
+    def gathering(objective: Objective) -> Objective:
+        """The objective on parameters that are gathered before they are used."""
+        return dataclasses.replace(
+            objective, loss=lambda params, *rest: objective.loss(gather(params), *rest)
+        )
 
     def differentiate(
         objective: Objective, state: TrainState, trained: Tree, batch: Batch, rng: PRNGKeyArray

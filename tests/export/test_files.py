@@ -97,7 +97,9 @@ def test_a_keras_file_cut_short(tmp_path, name, keep):
 
 def test_keras_files_need_h5py(monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(UserError, match=r"keras_2\.h5: reading Keras files needs h5py; pip install 'offsites-jax\[keras\]'"):
+    with pytest.raises(
+        UserError, match=r"keras_2\.h5: reading Keras files needs h5py; pip install 'offsites-jax\[keras\]'"
+    ):
         read_all(GOLDEN / "keras_2.h5")
 
 

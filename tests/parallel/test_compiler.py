@@ -63,8 +63,8 @@ class Refused:
 @pytest.mark.parametrize(
     "message",
     [
-        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for "
-        "HLO temporaries (279.50G) exceeds available HBM (15.75G). HLO module: jit__lambda.",
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required "
+        "for HLO temporaries (279.50G) exceeds available HBM (15.75G). HLO module: jit__lambda.",
         "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 279.50G of 15.75G hbm. Exceeded hbm "
         "capacity by 263.75G.",
     ],

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from offsites_jax.errors import UserError
 from offsites_jax.parallel.hlo import parse_groups, parse_program, shape_bytes, tuple_elements
 
 DATA = pathlib.Path(__file__).parent / "data"
@@ -62,15 +63,23 @@ def test_groups_in_every_form_they_are_printed_in(attribute, shape, axes):
     assert set(parse_groups(line, int(np.prod(shape)))) == groups_along(shape, axes)
 
 
-def test_groups_of_a_mesh_whose_devices_are_permuted():
-    line = "replica_groups=mesh['a'=2,'b'=2], device_ids=(0,2,1,3) {'b'}, use_global_device_ids=true"
+@pytest.mark.parametrize("ids", ["0,2,1,3", "[2,2]T(1,0)", "[2,2]<=[2,2]T(1,0)"])
+def test_groups_of_a_mesh_whose_devices_are_permuted(ids):
+    line = f"replica_groups=mesh['a'=2,'b'=2], device_ids=({ids}) {{'b'}}, use_global_device_ids=true"
     assert parse_groups(line, 4) == ((0, 2), (1, 3))
-    assert set(
-        parse_groups("replica_groups=mesh['a'=2,'b'=2], device_ids=([2,2]<=[2,2]T(1,0)) {'b'}", 4)
-    ) == {
-        (0, 2),
-        (1, 3),
-    }
+
+
+def test_a_transposed_mesh_gives_the_same_groups_by_another_name():
+    transposed = (
+        "replica_groups=mesh['axis_0'=2,'axis_1'=4], device_ids=([4,2]T(1,0)) {'axis_0'}, to_apply=%add"
+    )
+    plain = "replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_1'}, to_apply=%add"
+    assert set(parse_groups(transposed, 8)) == set(parse_groups(plain, 8))
+
+
+def test_groups_in_a_form_nobody_knows_are_an_error_and_not_a_guess():
+    with pytest.raises(UserError, match=r"cannot read .*mesh"):
+        parse_groups("replica_groups=mesh['a'=4]: {'a'}", 4)
 
 
 def test_no_groups_are_everybody_and_pairs_are_groups_of_two():

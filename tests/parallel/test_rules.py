@@ -1,5 +1,7 @@
 """Sharding rules: what is split, what follows, what is refused."""
 
+import functools
+import re
 from typing import Any
 
 import flax.linen as nn
@@ -12,8 +14,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from offsites_jax.errors import UserError
-from offsites_jax.parallel.mesh import MeshSettings, create_mesh
-from offsites_jax.parallel.rules import Sharding, leaf_names, shardings, state_shardings, table
+from offsites_jax.parallel.mesh import MeshSettings, batch_sharding, create_mesh
+from offsites_jax.parallel.rules import Sharding, gather_ahead, leaf_names, shardings, state_shardings, table
 
 SMALL = Sharding(fsdp_min_size=16)
 
@@ -206,3 +208,30 @@ def test_table_knows_random_keys(mesh):
     keys = {"key": jax.eval_shape(lambda: jax.random.key(0))}
     [row] = table(keys, shardings(keys, mesh, SMALL))
     assert row.bytes_per_device == 8
+
+
+def test_gathering_ahead_moves_parameters_instead_of_activations():
+    """Without it the compiler may gather the activations of the whole batch; with it, values are the same."""
+    mesh = create_mesh(MeshSettings(data=4, fsdp=2))
+    settings = Sharding(fsdp_min_size=8)
+    params = {"w1": jnp.ones((64, 128)) * 0.01, "w2": jnp.ones((128, 64)) * 0.02}
+    placed = shardings(jax.eval_shape(lambda: params), mesh, settings)
+    gather = gather_ahead(placed, settings)
+
+    def loss(params, x, gather):
+        params = gather(params)
+        return jnp.sum(jnp.tanh(x @ params["w1"]) @ params["w2"])
+
+    x = jax.device_put(
+        np.random.default_rng(0).normal(size=(32, 64)).astype(np.float32), batch_sharding(mesh)
+    )
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(params, placed)
+        plain = jax.jit(jax.grad(functools.partial(loss, gather=lambda p: p)), out_shardings=placed)
+        ahead = jax.jit(jax.grad(functools.partial(loss, gather=gather)), out_shardings=placed)
+        text = ahead.lower(sharded, x).compile().as_text()
+        for name, gradient in ahead(sharded, x).items():
+            np.testing.assert_allclose(gradient, plain(sharded, x)[name], rtol=1e-5)
+    gathered = set(re.findall(r"= f32\[([\d,]+)\]\S* all-gather\(", text))
+    assert gathered <= {"64,128", "128,64"}, "only parameters are gathered"
+    assert gathered

@@ -8,7 +8,7 @@ import pytest
 
 from offsites_jax.errors import UserError
 from offsites_jax.parallel.mesh import create_mesh
-from offsites_jax.train.config import load_experiment
+from offsites_jax.train.config import load_experiment, resolve
 from offsites_jax.train.program import check_stages, compute_dtype, create_program
 from offsites_jax.train.state import flatten
 
@@ -53,7 +53,7 @@ def test_what_cannot_run_is_refused_with_its_key(overrides, message):
 def test_optimizer_sections_must_name_the_tasks_groups():
     experiment = curve()
     experiment.raw["optimizer"] = {"generator": {"name": "adam"}}
-    experiment = experiment.at_stage(0)
+    experiment = resolve(experiment.raw)
     with pytest.raises(
         UserError, match=r"sections \['generator'\], but project 'curve' trains groups \['main'\]"
     ):
@@ -88,7 +88,7 @@ def test_the_step_donates_its_state_and_compiles_once():
     assert state.params["Dense_0"]["kernel"].is_deleted()
     newer, _ = compiled(new, batch)
     assert int(newer.step) == 2
-    assert set(metrics) == {"loss", "grad_norm", "update_norm", "non_finite"}
+    assert set(metrics) >= {"loss", "grad_norm", "update_norm", "non_finite"}
 
 
 def test_precision_follows_the_platform_unless_told():

@@ -37,11 +37,6 @@ INNER = {
     "se_reduce": "se/reduce",
     "se_expand": "se/expand",
 }
-    "dwconv2": "depthwise_conv",
-    "bn": "depthwise_bn",
-    "se_reduce": "se/reduce",
-    "se_expand": "se/expand",
-}
 
 
 def drawn(path, shape):

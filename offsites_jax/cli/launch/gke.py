@@ -11,9 +11,9 @@ import math
 import re
 from typing import Any
 
-from offsites_jax.cli.launch.group import HOPELESS
 from offsites_jax.cli.launch.options import option
 from offsites_jax.cli.launch.run import (
+    HOPELESS,
     RESTARTS,
     Run,
     check_at_least,

@@ -8,15 +8,8 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from offsites_jax.errors import (
-    EXIT_DAMAGED_DATA,
-    EXIT_NON_FINITE,
-    EXIT_PREEMPTED,
-    EXIT_USER_ERROR,
-)
-
-# Starting again does not help against these.
-HOPELESS = (EXIT_USER_ERROR, EXIT_DAMAGED_DATA, EXIT_NON_FINITE)
+from offsites_jax.cli.launch.run import HOPELESS
+from offsites_jax.errors import EXIT_PREEMPTED
 
 # When one process is gone the others can no longer save together: they only need time to say so.
 CRASH_SECONDS = 10.0

@@ -7,13 +7,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from offsites_jax.errors import UserError
+from offsites_jax.errors import EXIT_DAMAGED_DATA, EXIT_NON_FINITE, EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
     from offsites_jax.parallel.mesh import MeshSettings
 
 # Kubernetes appends the slice, the host and five random letters, and allows 63 characters in all.
 LONGEST_NAME = 40
+
+# Exit codes against which starting again does not help.
+HOPELESS = (EXIT_USER_ERROR, EXIT_DAMAGED_DATA, EXIT_NON_FINITE)
+
+RESTARTS = "how often to start again after a crash or a preemption; on gke preemptions do not count"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +147,3 @@ def check_remote(run: Run, target: str) -> None:
             f"{run.experiment}: a path of this machine; for --on {target} start in the project's folder and "
             "say experiments/..., which the hosts have too"
         )
-
-
-RESTARTS = "how often to start again after a crash or a preemption; on gke preemptions do not count"

@@ -5,7 +5,7 @@ import os
 import shlex
 
 from offsites_jax.cli.launch.options import option
-from offsites_jax.cli.launch.run import Run, check_at_least, check_name, check_word
+from offsites_jax.cli.launch.run import Run, check_at_least, check_mesh, check_name, check_word
 from offsites_jax.cli.launch.tools import call
 from offsites_jax.errors import EXIT_PREEMPTED, UserError
 
@@ -127,6 +127,8 @@ def check(run: Run, settings: Settings) -> None:
     check_at_least("leave-seconds", settings.leave_seconds, 1)
     for name in ("tasks_per_node", "gpus_per_node", "cpus_per_task"):
         check_at_least(name.replace("_", "-"), getattr(settings, name), 0)
+    if settings.gpus_per_node:
+        check_mesh(run, settings.nodes * settings.gpus_per_node)
     if settings.venv and settings.container:
         raise UserError("--venv, --container: give one of them; the container has its own offsites")
     if settings.nodes > 1 and run.rooted().workdir.startswith(tuple(f"{folder}/" for folder in NODE_LOCAL)):

@@ -2,10 +2,18 @@
 
 import dataclasses
 import shlex
+import sys
 
-from offsites_jax.cli.launch.group import HOPELESS
 from offsites_jax.cli.launch.options import option
-from offsites_jax.cli.launch.run import RESTARTS, Run, check_at_least, check_name, check_remote, check_word
+from offsites_jax.cli.launch.run import (
+    HOPELESS,
+    RESTARTS,
+    Run,
+    check_at_least,
+    check_name,
+    check_remote,
+    check_word,
+)
 from offsites_jax.cli.launch.tools import ProcessFailedError, call
 from offsites_jax.errors import UserError
 
@@ -51,7 +59,7 @@ def launch(run: Run, settings: Settings, dry_run: bool) -> None:
         except ProcessFailedError as error:
             if error.exit_code in HOPELESS or not restarts_left:
                 raise
-            print(f"offsites: {error} ({restarts_left} restarts left)")
+            print(f"offsites: {error}. Starting again, restarts left: {restarts_left - 1}", file=sys.stderr)
 
 
 def commands(run: Run, settings: Settings) -> list[list[str]]:

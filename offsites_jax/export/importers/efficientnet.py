@@ -49,6 +49,7 @@ def timm_names(model: EfficientNet, wanted: Specs, tensors: Iterable[str], param
         wanted,
         lambda module, leaf: f"{modules[module]}.{leaves.get(leaf, leaf)}",
         lambda module, ndim: axes.get(ndim),
+        r"^classifier\.",
         (r"\.num_batches_tracked$",),
     )
 
@@ -97,7 +98,7 @@ def automl_names(model: EfficientNet, wanted: Specs, tensors: Iterable[str], par
 
     slots = r"/(RMSProp|Momentum|Adam)(_\d+)?$"
     other = r"^(?!.*/ExponentialMovingAverage$)" if suffix else rf"{_AVERAGED}$"
-    return _table(wanted, name, _tensorflow_axes, (r"^global_step$", slots, other))
+    return _table(wanted, name, _tensorflow_axes, r"/head(_1)?/dense/", (r"^global_step$", slots, other))
 
 
 def keras_names(model: EfficientNet, wanted: Specs, tensors: Iterable[str], params: str) -> NameTable:
@@ -121,6 +122,7 @@ def keras_names(model: EfficientNet, wanted: Specs, tensors: Iterable[str], para
         wanted,
         lambda module, leaf: f"{modules[module]}/{indices[leaf]}",
         _tensorflow_axes,
+        r"^predictions/",
         (r"^normalization(_\d+)?/",),  # of the pixels, inside the first generation's model
     )
 
@@ -136,6 +138,7 @@ def _table(
     wanted: Specs,
     name: Callable[[str, str], str],
     axes: Callable[[str, int], tuple[int, ...] | None],
+    head_there: str,
     ignored: tuple[str, ...],
 ) -> NameTable:
     """Origins of all leaves, from the name of a module's leaf and the transposition of its kernel."""
@@ -145,7 +148,7 @@ def _table(
         origins[path] = Origin(
             name(module, leaf), axes(module, len(spec.shape)) if leaf == "kernel" else None
         )
-    return NameTable(origins, HEAD, ignored)
+    return NameTable(origins, HEAD, head_there, ignored)
 
 
 def _tensorflow_axes(module: str, ndim: int) -> tuple[int, ...] | None:

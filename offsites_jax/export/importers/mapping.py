@@ -47,12 +47,14 @@ class NameTable:
     Attributes:
       origins: where each leaf comes from, by its flat name.
       head: prefix of the leaves of the classifier.
+      head_there: regular expression of its tensors.
       ignored: regular expressions of tensors that are no weights of the model, such as optimizer slots.
 
     """
 
     origins: Mapping[str, Origin]
     head: str
+    head_there: str
     ignored: tuple[str, ...] = ()
 
 
@@ -90,7 +92,7 @@ def fill(wanted: Mapping[str, Any], table: NameTable, tensors: Tensors, *, new_h
     """
     heads = [name for name in wanted if name.startswith(table.head)] if new_head else []
     origins = {name: table.origins[name] for name in wanted if name not in heads}
-    ignored = [*table.ignored, *(re.escape(table.origins[name].name) for name in heads)]
+    ignored = (*table.ignored, table.head_there) if new_head else table.ignored
     unused = [name for name in tensors.shapes if name not in {origin.name for origin in origins.values()}]
     _check_names(origins, unused, ignored, tensors)
     _check_shapes(origins, wanted, table.head, tensors)

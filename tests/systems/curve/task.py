@@ -49,7 +49,9 @@ class Curve(Task):
             mutable=["running"],
         )
         error = jnp.where(step == self.config.explode_at, jnp.nan, (y - batch["y"]) ** 2)
-        return Loss({"squared_error": Mean.of(error)}, model_state, {"rows": Mean.of(fingerprint(batch["x"]))})
+        return Loss(
+            {"squared_error": Mean.of(error)}, model_state, {"rows": Mean.of(fingerprint(batch["x"]))}
+        )
 
     def predict(self, variables, batch):
         """y."""

@@ -19,7 +19,7 @@ from offsites_jax.train.loop import train
 from offsites_jax.train.stored import saved_steps
 from offsites_jax.train.workdir import CHECKPOINTS
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 SYSTEMS = ROOT / "tests" / "systems"
 EXPERIMENT = SYSTEMS / "curve_experiment.py"
 STEPS = 120
@@ -36,6 +36,7 @@ class Launch:
             [
                 *(sys.executable, "-m", "offsites_jax.cli.main", "launch", str(EXPERIMENT), "--on=local"),
                 *(f"--workdir={workdir}", f"--processes={processes}", f"--devices={8 // processes}"),
+                "--save-seconds=60",
                 *options,
                 *overrides,
             ],
@@ -104,9 +105,7 @@ def check_same(logged, expected):
     """Processes reduce in another order than threads, so sums differ in their last bits; batches do not."""
     steps, values = zip(*logged, strict=True)
     assert list(steps) == list(range(1, len(logged) + 1))
-    d = max(abs(a / b - 1) for a, (_, b) in zip(values, expected))
-    print("MAXDIFF", len(values), d, file=open("/tmp/w/launch/diff", "a"))
-    np.testing.assert_allclose(values, [loss for _, loss in expected[: len(logged)]], rtol=1e-3)
+    np.testing.assert_allclose(values, [loss for _, loss in expected[: len(logged)]], rtol=1e-5)
 
 
 def saved(workdir):
@@ -145,9 +144,7 @@ def two_go_on_start_again_after_a_crash_and_save_together_when_asked(workdir, ex
     assert any("process 0 of 2 was killed by SIGKILL" in line and "Starting again" in line for line in said)
     assert not any(map(running, [*crashed, *again]))
     assert step <= saved(workdir) < STEPS
-    assert (
-        losses(workdir)[: len(logged)] == logged
-    )  # what was done twice is the same bit for bit
+    assert losses(workdir)[: len(logged)] == logged  # what was done twice is the same bit for bit
     check_same(losses(workdir), expected[: saved(workdir)])
 
 
