@@ -31,6 +31,8 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: exits with 0, or with the code of the error that stopped it."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = show_unraisable
     try:
         sys.exit(run(argv))
     except OffsitesError as error:
@@ -45,6 +47,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("offsites: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def show_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Shows what Python could raise nowhere, but for what follows from an error that is shown anyway.
+
+    Where a checkpoint cannot be written or read, each thread of TensorStore reports that to an event loop
+    which Orbax has closed by then, and would print a traceback about the loop.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def run(argv: list[str]) -> int:

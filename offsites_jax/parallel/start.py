@@ -70,6 +70,7 @@ def start(
 
     """
     _check_flags(processes)
+    _quiet_libtpu()
     _use_cache(cache)
     jax.config.update("jax_threefry_partitionable", True)
     cluster = "" if processes.count else find_cluster(os.environ, _platforms(), _sees_tpu_chips())
@@ -115,6 +116,13 @@ def _find_pod(environ: Mapping[str, str]) -> str:
     # Without the variables only the metadata server knows; JAX asks it when it joins.
     asks = not hosts and "TPU_SKIP_MDS_QUERY" not in environ
     return "TPU pod named by the metadata server" if asks else ""
+
+
+def _quiet_libtpu() -> None:
+    """Keeps libtpu, installed for `offsites plan`, from asking the network for chips that are not here."""
+    if importlib.util.find_spec("libtpu") is not None and not _sees_tpu_chips():
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
 
 
 def _sees_tpu_chips() -> bool:

@@ -1,4 +1,4 @@
-"""What does not need TensorFlow. tools/checks/savedmodel.py checks the rest, in an environment that has it."""
+"""What needs no TensorFlow; tools/checks/savedmodel.py checks the rest, where there is one."""
 
 import ast
 import json

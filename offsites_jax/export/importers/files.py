@@ -91,8 +91,10 @@ def _read_torch(path: pathlib.Path) -> Tensors:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path}: holds more than weights, so it is not unpickled ({reason})") from error
+        raise UserError(
+            f"{path}: holds more than weights, so it is not unpickled; save model.state_dict() alone, or as "
+            ".safetensors"
+        ) from error
     except (RuntimeError, EOFError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise DamagedDataError(f"{path}: no whole PyTorch file ({reason}); download it again") from error
