@@ -67,15 +67,13 @@ def open_saved_model(
     """
     tf = import_tensorflow()
     model = tf.saved_model.load(str(folder / SAVED_MODEL))
-    predict = model.signatures[SERVING]
 
-    def function(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outputs = predict(**{name: tf.constant(array) for name, array in inputs.items()})
+    def predict(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        # Through the model, which owns the variables and has to live as long as its signature.
+        outputs = model.signatures[SERVING](**{name: tf.constant(array) for name, array in inputs.items()})
         return {name: np.asarray(output) for name, output in outputs.items()}
 
-    # The signature lives only as long as the model that owns its variables.
-    function.model = model  # type: ignore[attr-defined]
-    return {name: np.asarray(variable) for name, variable in model.params.items()}, function
+    return {name: np.asarray(variable) for name, variable in model.params.items()}, predict
 
 
 def import_tensorflow() -> Any:
