@@ -4,7 +4,7 @@
 
 Recipe of arXiv 2104.00298, section 4 and table 6, as google/automl runs it: RMSProp, 350 epochs of 1,281,167
 images in batches of 4096, four stages of growing images and dropout. RandAugment (magnitude 5 to 15 over the
-stages) is not part of this package yet, so this is the paper's ablation of weak regularisation, not its result.
+stages) is not part of this package yet, so this is less regularised than the published run.
 
 Data: TFDS imagenet2012 prepared with --file_format=array_record.
 Pod: v5e:16x16
