@@ -24,9 +24,10 @@ __all__ = [
     "restore",
     "start",
     "train",
+    "weights",
 ]
 
-# `train` is the room of that name, which can be called.
+# `train` is the room of that name, which can be called; `weights` is a module.
 _HOMES = {
     "create_model": "models.registry:create_model",
     "evaluate": "train.restore:evaluate",
@@ -39,8 +40,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "train":
-        return importlib.import_module(f"{__name__}.train")
+    if name in ("train", "weights"):
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")

@@ -16,7 +16,7 @@ from offsites_jax.cli.main import main
 HERE = pathlib.Path(__file__).parent
 CURVE = HERE / "systems" / "curve_experiment.py"
 DIGITS = HERE.parent / "experiments" / "image_classification" / "digits.py"
-SECONDS = 120
+SECONDS = 600  # on a machine as busy as it may get
 
 ONE_DEVICE = ("--config.mesh.data=1", "--config.mesh.fsdp=1")
 FEW_STEPS = ("--config.train.steps=4", "--config.train.batch_size=8", "--config.train.checkpoint_every=2")

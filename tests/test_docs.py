@@ -31,7 +31,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted(BUILT_IN.glob("*/README.md")),
 ]
-COMING = {"import"}  # the README names them as what comes next; take out when described
+COMING = set()  # the README names them as what comes next; take out when described
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
 

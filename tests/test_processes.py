@@ -19,7 +19,7 @@ from offsites_jax.train.writers import read_metrics
 HERE = pathlib.Path(__file__).parent
 EXPERIMENT = HERE / "systems" / "curve_experiment.py"
 CACHE = HERE.parent / ".cache" / "jax"
-SECONDS = 180
+SECONDS = 600  # on a machine as busy as it may get
 # Two processes add up in another order than one: losses agree to rounding, which training amplifies a little.
 TOLERANCE = 1e-5
 
@@ -27,10 +27,20 @@ SHORT = ("--config.train.steps=30", "--config.train.checkpoint_every=10", "--con
 OFTEN = (*SHORT, "--config.train.checkpoint_every=2")
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def _no_survivors():
+    yield
+    for process in STARTED:
+        process.kill()
+
+
 class Child:
     """A training process of its own, whose output is read all along."""
 
-    def __init__(self, workdir, *options, **popen):
+    def __init__(self, workdir, *options):
         environment = {
             **os.environ, "OFFSITES_PATH": str(HERE / "systems"), "OFFSITES_CACHE": str(CACHE),
             "JAX_PLATFORMS": "cpu",
@@ -38,24 +48,25 @@ class Child:
         command = [sys.executable, "-m", "offsites_jax.cli.main", "train", str(EXPERIMENT)]
         self.process = subprocess.Popen(
             [*command, "--workdir", str(workdir), *options],
-            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **popen,
+            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        STARTED.append(self.process)
         self.lines = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
+    def finish(self, deadline):
+        """Its exit code, once all it said has been read; -9 where it had to be stopped."""
+        try:
+            self.process.wait(timeout=max(0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        self._reader.join(timeout=10)
+        return self.process.wait()
+
     def _read(self):
         for line in self.process.stderr:
             self.lines.append(line.rstrip("\n"))
-
-    def finish(self, seconds):
-        """Its exit code."""
-        try:
-            code = self.process.wait(timeout=seconds)
-        finally:
-            self.process.kill()
-        self._reader.join(timeout=10)
-        return code
 
     def said(self):
         """The lines a user is meant to read."""
@@ -74,7 +85,8 @@ def start_pair(workdir, *options):
 
 def finish_all(children, *codes, seconds=SECONDS):
     """Waits for processes to end with these codes."""
-    found = [child.finish(seconds) for child in children]
+    deadline = time.monotonic() + seconds
+    found = [child.finish(deadline) for child in children]
     assert found == list(codes), "\n----\n".join(map(str, children))
 
 
@@ -150,7 +162,7 @@ def test_where_one_is_killed_the_other_says_so_and_ends_and_both_can_go_on(victi
     pair[victim].process.kill()
     codes = [75, 75]
     codes[victim] = -signal.SIGKILL
-    finish_all(pair, *codes, seconds=60)
+    finish_all(pair, *codes, seconds=90)  # missing heartbeats take longer
     survivor = pair[1 - victim]
     (line,) = survivor.said()
     assert "died" in line

@@ -11,7 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
     add_workdir(parser)
     parser.add_argument("--output", help="new folder; default <workdir>/export")
-    parser.add_argument("--format", default="stablehlo", help="stablehlo (default), safetensors or orbax")
+    parser.add_argument(
+        "--format", default="stablehlo", help="stablehlo (default), savedmodel, safetensors or orbax"
+    )
     parser.add_argument("--platforms", default="cpu,tpu,cuda", help="where a StableHLO export must run")
     parser.add_argument("--batch", default="symbolic", help="a fixed batch size, or symbolic for any")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output folder")

@@ -15,7 +15,7 @@ VERBS = {
     "eval": ("evaluate", "score a checkpoint with the experiment's evaluators"),
     "predict": ("predict", "run a checkpoint or an export on files"),
     "plan": ("plan", "compile a run for real TPUs without one: memory, collectives, a floor for its time"),
-    "export": ("export", "write a checkpoint as StableHLO, safetensors or Orbax parameters"),
+    "export": ("export", "write a checkpoint as StableHLO, SavedModel, safetensors or Orbax parameters"),
     "import": ("import_", "bring published weights into a model: from timm, google/automl or Keras"),
     "data": ("data", "show exactly the batch of a step"),
     "verify": ("verify", "check every leaf of every checkpoint, or compare two runs by leaf"),

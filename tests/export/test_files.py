@@ -126,6 +126,13 @@ def test_safetensors_whose_header_promises_more_than_there_is(tmp_path, data):
         read_all(tmp_path / "w.safetensors")
 
 
+def test_safetensors_of_a_type_that_numpy_lacks(tmp_path):
+    header = b'{"a":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}}'
+    (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    with pytest.raises(UserError, match="save it in float32"):
+        read_all(tmp_path / "w.safetensors")
+
+
 class Trap:
     """Unpickling it leaves a mark."""
 

@@ -164,6 +164,7 @@ def load_changed(published, tmp_path, changes, **settings):
             r"conv_head\.weight is \[24, 8, 1, 1\], but params/head/conv/kernel needs \[24, 16, 1, 1\]",
         ),
         ({"bn1.weight": np.full(8, np.nan, "f4")}, DamagedDataError, r"bn1\.weight is not finite"),
+        ({"bn1.weight": np.ones(8, "i4")}, UserError, r"bn1\.weight is of int32, not of a floating type"),
         ({"classifier.weight": np.zeros((7, 24), "f4")}, UserError, r"\[7, 24\].*--classes.*--new-head"),
     ],
 )

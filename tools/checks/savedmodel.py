@@ -41,9 +41,8 @@ def main(workdir: str, clean: str) -> None:
         export(workdir, pathlib.Path(temporary) / "stablehlo")
         reference = load(pathlib.Path(temporary) / "stablehlo")
         print(json.dumps({"name": "savedmodel_bytes", "value": report.size}))
-        print(
-            json.dumps({"name": "savedmodel_parameters_equal", "value": same_parameters(folder, reference)})
-        )
+        equal = same_parameters(folder, reference)
+        print(json.dumps({"name": "savedmodel_parameters_equal", "value": equal}))
         batches = {rows: draw_batch(reference, rows) for rows in (1, 5)}
         for rows, batch in batches.items():
             np.savez(folder / f"inputs_{rows}.npz", **batch)

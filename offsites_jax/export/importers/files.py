@@ -77,6 +77,8 @@ def _read_safetensors(path: pathlib.Path) -> Tensors:
         return Tensors.of(load_file(path), path)
     except SafetensorError as error:
         raise DamagedDataError(f"{path}: no whole safetensors file ({error}); download it again") from error
+    except AttributeError as error:  # how the library says that NumPy has no such type
+        raise UserError(f"{path}: holds numbers that are not read ({error}); save it in float32") from error
 
 
 def _read_torch(path: pathlib.Path) -> Tensors:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from offsites_jax.errors import DamagedDataError, UserError
@@ -86,7 +87,7 @@ def fill(wanted: Mapping[str, Any], table: NameTable, tensors: Tensors, *, new_h
       new_head: leave out the classifier, and ignore the file's.
 
     Raises:
-      UserError: tensors are missing, unknown, or of another shape.
+      UserError: tensors are missing, unknown, of another shape or no floats.
       DamagedDataError: a tensor is not finite.
 
     """
@@ -131,8 +132,11 @@ def _check_shapes(
 
 
 def _read(tensors: Tensors, origin: Origin, dtype: Any) -> np.ndarray:
+    array = tensors.read(origin.name)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise UserError(f"{tensors.files[0]}: {origin.name} is of {array.dtype}, not of a floating type")
     # A copy: the leaf is in order in memory and outlives the file.
-    leaf = np.array(origin.convert(tensors.read(origin.name)), dtype, order="C")
+    leaf = np.array(origin.convert(array), dtype, order="C")
     if not np.isfinite(leaf.astype(np.float32)).all():
         raise DamagedDataError(f"{tensors.files[0]}: {origin.name} is not finite; download it again")
     return leaf
