@@ -176,13 +176,10 @@ def test_where_one_is_killed_the_other_says_so_and_ends_and_both_can_go_on(victi
 
 
 def test_an_error_of_one_ends_both_with_its_reason(tmp_path):
-    """Only process 0 writes; process 1 learns from it that the folder cannot be written."""
-    file = tmp_path / "file"
-    file.touch()
-    pair = start_pair(file / "run", *SHORT)
+    (tmp_path / "metrics.jsonl").mkdir()  # what process 0 alone writes to
+    pair = start_pair(tmp_path, *SHORT)
     finish_all(pair, 2, 2)
-    for child in pair:
-        (line,) = child.said()
-        assert "cannot be written" in line
-        assert "--workdir" in line
-        assert child.lines[-1] == line
+    (first,), (second,) = (child.said() for child in pair)
+    assert first.startswith(f"offsites: {tmp_path}/metrics.jsonl: cannot be written")
+    assert second == f"offsites: process 0 of 2 stopped: {first.removeprefix('offsites: ')}"
+    assert [child.lines[-1] for child in pair] == [first, second]

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Iterator
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener, wait
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import logging
@@ -29,14 +29,21 @@ from offsites_jax.train.lost import ProcessLostError
 
 # Errors that all processes raise at the same step: each says so itself and leaves in order.
 SHARED = (Preempted, NonFiniteLossError)
-# How long a process that knows a reason gives the others to hear it before its connections end.
-PATIENCE_SECONDS = 2.0
+# How long processes wait to be connected, and one that knows a reason to end for the others to hear it.
+MEETING_SECONDS, PATIENCE_SECONDS = 60.0, 2.0
 AGAIN = "see its log, then start all of them again to go on from the newest checkpoint"
 
 _ADDRESS, _GOODBYE = "offsites_jax/together", b""
 _leaving = threading.Lock()
 
 Links = dict[int, Connection]
+
+
+class Reason(NamedTuple):
+    """Why all end: the line for the user, and the exit code."""
+
+    message: str
+    code: int
 
 
 @contextlib.contextmanager
@@ -46,8 +53,11 @@ def ending_together() -> Iterator[None]:
         yield
         return
     links: Links = {}
+    met = threading.Event()
     target = _meet if jax.process_index() == 0 else _follow
-    threading.Thread(target=target, args=(links,), daemon=True).start()
+    threading.Thread(target=target, args=(links, met), daemon=True).start()
+    if not met.wait(MEETING_SECONDS):
+        logging.warning("not all processes are connected: should one die, the others may take minutes to end")
     with _explaining_abort():
         try:
             yield
@@ -56,15 +66,15 @@ def ending_together() -> Iterator[None]:
         except OffsitesError as error:
             if isinstance(error, ProcessLostError):
                 time.sleep(PATIENCE_SECONDS)  # somebody may know which one, and end this process
-            _leave(str(error), error.exit_code, links)
+            _leave(str(error), _stopped(str(error), error.exit_code), links)
         except Exception as error:
             traceback.print_exc()
-            _leave(repr(error), 1, links)
+            _leave(repr(error), _stopped(repr(error), 1), links)
         finally:
             _send(_GOODBYE, links)
 
 
-def _meet(links: Links) -> None:
+def _meet(links: Links, met: threading.Event) -> None:
     """Process 0: takes the connections of all others, then passes on the first news of any of them."""
     store: Any = distributed.global_state.client
     key = secrets.token_bytes(16)
@@ -75,6 +85,7 @@ def _meet(links: Links) -> None:
             with contextlib.suppress(OSError, EOFError, AuthenticationError):  # not one of us
                 link = listener.accept()
                 links[int(link.recv_bytes())] = link
+    met.set()
     indices: dict[Any, int] = {link: index for index, link in links.items()}
     while indices:
         for ready in wait(list(indices)):
@@ -82,19 +93,17 @@ def _meet(links: Links) -> None:
             _pass_on(_news(links[index], index), {i: link for i, link in links.items() if i != index})
 
 
-def _follow(links: Links) -> None:
+def _follow(links: Links, met: threading.Event) -> None:
     """Every other process: waits for news from process 0."""
     state: Any = distributed.global_state
-    try:
-        port, key = state.client.blocking_key_value_get(_ADDRESS, 60_000).split()
+    with contextlib.suppress(OSError, EOFError, AuthenticationError, jax.errors.JaxRuntimeError):
+        port, key = state.client.blocking_key_value_get(_ADDRESS, int(MEETING_SECONDS * 1000)).split()
         host = state.coordinator_address.rsplit(":", 1)[0].strip("[]")
         link = Client((host, int(port)), authkey=bytes.fromhex(key))
         link.send_bytes(str(jax.process_index()).encode())
-    except (OSError, EOFError, AuthenticationError, jax.errors.JaxRuntimeError) as error:
-        logging.warning("no connection to process 0 (%s): should a process die, this takes minutes", error)
-        return
-    links[0] = link
-    _pass_on(_news(link, 0), {})
+        links[0] = link
+        met.set()
+        _pass_on(_news(link, 0), {})
 
 
 def _news(link: Connection, index: int) -> bytes:
@@ -102,30 +111,31 @@ def _news(link: Connection, index: int) -> bytes:
     try:
         return link.recv_bytes()
     except (OSError, EOFError):
-        return _reason(f"process {index} of {jax.process_count()} died; {AGAIN}", EXIT_PREEMPTED)
+        died = Reason(f"process {index} of {jax.process_count()} died; {AGAIN}", EXIT_PREEMPTED)
+        return json.dumps(died).encode()
 
 
 def _pass_on(news: bytes, links: Links) -> None:
     """Ends the others and this process for the reason given."""
-    if news == _GOODBYE:
-        return
-    reason = json.loads(news)
-    _leave(reason["message"], reason["code"], links)
+    if news != _GOODBYE:
+        reason = Reason(*json.loads(news))
+        _leave(reason.message, reason, links)
 
 
-def _leave(message: str, code: int, links: Links) -> None:
+def _stopped(message: str, code: int) -> Reason:
+    """What the others are told of an error of this process."""
+    return Reason(f"process {jax.process_index()} of {jax.process_count()} stopped: {message}", code)
+
+
+def _leave(message: str, reason: Reason, links: Links) -> None:
     """Exits at once: an orderly exit would wait for processes that are gone."""
     _leaving.acquire()  # and never let go: the first thread to get here speaks for the process
     print(f"offsites: {message}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     if links:
-        _send(_reason(message, code), links)
+        _send(json.dumps(reason).encode(), links)
         time.sleep(PATIENCE_SECONDS)
-    os._exit(code)
-
-
-def _reason(message: str, code: int) -> bytes:
-    return json.dumps({"message": message, "code": code}).encode()
+    os._exit(reason.code)
 
 
 def _send(message: bytes, links: Links) -> None:
