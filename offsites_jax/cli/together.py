@@ -130,8 +130,9 @@ def _stopped(message: str, code: int) -> Reason:
 def _leave(message: str, reason: Reason, links: Links) -> None:
     """Exits at once: an orderly exit would wait for processes that are gone."""
     _leaving.acquire()  # and never let go: the first thread to get here speaks for the process
-    print(f"offsites: {message}", file=sys.stderr, flush=True)
     sys.stdout.flush()
+    sys.stderr.flush()
+    os.write(2, f"offsites: {message}\n".encode())  # in one piece: JAX may write at the same moment
     if links:
         _send(json.dumps(reason).encode(), links)
         time.sleep(PATIENCE_SECONDS)

@@ -224,16 +224,22 @@ class Checkpoints:
         self.close()
 
     def _open(self) -> None:
+        self._remove_unfinished()
         self._metrics: dict[int, dict[str, float]] = {}
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_Preservation(self._keep, self._metrics),
-            cleanup_tmp_directories=True,
             lightweight_initialize=True,  # reads nothing inside a checkpoint: it may be damaged
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
         if self._keep.best:
             for step in self._manager.all_steps():
                 self._metrics[step] = saved_metrics(self.folder / str(step))
+
+    def _remove_unfinished(self) -> None:
+        """Removes what a save that was cut short left; Orbax would do so in a thread it may not wait for."""
+        if jax.process_index() == 0:
+            for unfinished in ocp.path.step.tmp_checkpoints(self.folder):
+                (self.folder / unfinished).rmtree(missing_ok=True)
 
     def _body(
         self, step: int, state: Any, meta: Mapping[str, Any], metrics: Mapping[str, float]

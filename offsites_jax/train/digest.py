@@ -71,7 +71,7 @@ def leaf_digests(tree: Any, *, host_limit: int = HOST_LIMIT) -> dict[str, str]:
     leaves = {name: _without_key_type(leaf) for name, leaf in named_leaves(tree).items()}
     large = {name: leaf for name, leaf in leaves.items() if _on_device(leaf, host_limit)}
     small = [name for name in leaves if name not in large]
-    pending = {name: _digest_on_device(leaf) for name, leaf in large.items()}
+    pending = _digests_on_devices(large)
     on_host = host_digests(jax.device_get([leaves[name] for name in small]))
     digests = dict(zip(small, on_host, strict=True))
     digests |= {name: _hex(np.asarray(sums)) for name, sums in pending.items()}
@@ -121,14 +121,26 @@ def _without_key_type(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if is_key else leaf
 
 
-def _digest_on_device(leaf: Array) -> UInt32[Array, "2"]:
-    mesh = leaf.sharding.mesh if isinstance(leaf.sharding, NamedSharding) else None
-    return _jitted_digest(NamedSharding(mesh, PartitionSpec()) if mesh else None)(leaf)
+def _digests_on_devices(leaves: dict[str, Array]) -> dict[str, UInt32[Array, "2"]]:
+    """One program for all leaves of a mesh: processes that have many programs with collectives in
+    flight may start them in different orders, and then wait for each other forever.
+    """
+    by_mesh: dict[Any, dict[str, Array]] = {}
+    for name, leaf in leaves.items():
+        mesh = leaf.sharding.mesh if isinstance(leaf.sharding, NamedSharding) else None
+        by_mesh.setdefault(mesh, {})[name] = leaf
+    digests: dict[str, UInt32[Array, 2]] = {}
+    for mesh, named in by_mesh.items():
+        digests |= jax.block_until_ready(_jitted_digests(mesh)(named))
+    return digests
 
 
 @functools.lru_cache(maxsize=8)
-def _jitted_digest(replicated: NamedSharding | None) -> Any:
-    return jax.jit(_digest, out_shardings=replicated)  # replicated: every process can read it
+def _jitted_digests(mesh: Any) -> Any:
+    replicated = NamedSharding(mesh, PartitionSpec()) if mesh else None  # every process can read it
+    return jax.jit(
+        lambda leaves: {name: _digest(leaf) for name, leaf in leaves.items()}, out_shardings=replicated
+    )
 
 
 def _digest(leaf: Array) -> UInt32[Array, "2"]:

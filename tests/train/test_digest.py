@@ -2,10 +2,12 @@
 
 import struct
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import portpicker
 import pytest
 from etils import epath
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -107,6 +109,44 @@ def test_large_arrays_are_digested_where_they_are(monkeypatch):
     monkeypatch.setattr(jax, "device_get", lambda arrays: fetched.extend(arrays) or map(np.asarray, arrays))
     digest.leaf_digests(tree)
     assert [array.size for array in fetched] == [digest.HOST_LIMIT]
+
+
+OF_MANY = """
+import sys
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from offsites_jax.train import digest
+count, index, port = map(int, sys.argv[1:])
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8 // count)
+if count > 1:
+    jax.distributed.initialize(f"localhost:{port}", count, index, initialization_timeout=120)
+sharding = NamedSharding(jax.make_mesh((8,), ("data",)), PartitionSpec("data"))
+numbers = np.arange(64 * 5, dtype=np.float32).reshape(64, 5)
+make = lambda i: jax.make_array_from_callback(numbers.shape, sharding, lambda part: numbers[part] / (i + 1))
+print(digest.leaf_digests({f"leaf{i}": make(i) for i in range(100)}, host_limit=0))
+"""
+
+
+def digests_of_many(count):
+    """What `count` processes make of a hundred arrays on eight devices."""
+    port = str(portpicker.pick_unused_port())
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", OF_MANY, str(count), str(index), port], stdout=subprocess.PIPE, text=True
+        )
+        for index in range(count)
+    ]
+    try:
+        said = [child.communicate(timeout=300)[0] for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    return {text[text.index("{") :].strip() for text in said}
+
+
+def test_processes_digest_many_sharded_arrays_without_waiting_for_each_other_forever():
+    assert digests_of_many(2) == digests_of_many(1)
 
 
 def test_leaves_of_one_name_are_refused():
