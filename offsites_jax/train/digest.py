@@ -122,8 +122,10 @@ def _without_key_type(leaf: Any) -> Any:
 
 
 def _digests_on_devices(leaves: dict[str, Array]) -> dict[str, UInt32[Array, "2"]]:
-    """One program for all leaves of a mesh: processes that have many programs with collectives in
-    flight may start them in different orders, and then wait for each other forever.
+    """Digests by one program for all leaves of a mesh.
+
+    Processes with many programs in flight may start their collectives in different orders, and then wait
+    for each other forever.
     """
     by_mesh: dict[Any, dict[str, Array]] = {}
     for name, leaf in leaves.items():
