@@ -34,6 +34,9 @@ from offsites_jax.train.stored import saved_metrics
 
 CORRUPT = ".corrupt"
 
+SLICE_BYTES = 2**20
+"""A replicated array is saved in parts by its devices where each gets at least so many bytes."""
+
 _MESSAGE_BYTES = 1024  # of one process to all others
 _log = logging.getLogger(__name__)
 
@@ -230,7 +233,11 @@ class Checkpoints:
             preservation_policy=_Preservation(self._keep, self._metrics),
             lightweight_initialize=True,  # reads nothing inside a checkpoint: it may be damaged
         )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        handlers = {
+            stored.STATE: ocp.PyTreeCheckpointHandler(type_handler_registry=_array_handlers()),
+            stored.META: ocp.JsonCheckpointHandler(),
+        }
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
         if self._keep.best:
             for step in self._manager.all_steps():
                 self._metrics[step] = saved_metrics(self.folder / str(step))
@@ -309,6 +316,17 @@ class Checkpoints:
         multihost_utils.sync_global_devices("checkpoint put aside")
         self._manager.close()
         self._open()
+
+
+def _array_handlers() -> ocp.type_handlers.TypeHandlerRegistry:
+    """Handlers by which only large replicated arrays are cut up, for each device to save a part.
+
+    Orbax would cut all of them, by one computation for each array and device while training waits.
+    """
+    arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SLICE_BYTES)
+    return ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, arrays), (np.ndarray, ocp.type_handlers.NumpyHandler())
+    )
 
 
 @dataclasses.dataclass(frozen=True)
