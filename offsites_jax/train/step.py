@@ -16,9 +16,9 @@ from jaxtyping import Array, PRNGKeyArray
 
 from offsites_jax.parallel import slices
 from offsites_jax.train.contract import Batch, Loss, Mean, Objective, Task, Tree
+from offsites_jax.train.metrics import Metrics
 from offsites_jax.train.state import TrainState, merge, select
 
-Metrics = dict[str, Mean]
 SliceReduction = Literal["auto", "float32", "bfloat16"]
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -82,7 +82,7 @@ def create_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
-        metrics: Metrics = {}
+        metrics: dict[str, Mean] = {}
         before = state
         for objective in map(gathering, task.objectives):
             part = shard(take_part(batch, *objective.part))
@@ -91,11 +91,11 @@ def create_step(
             prefix = f"{objective.name}/" if len(task.objectives) > 1 else ""
             metrics |= {f"{prefix}{name}": mean for name, mean in logged.items()}
         state = task.settle(before, state.replace(step=state.step + 1))
-        return average(state, settings.ema), metrics
+        return average(state, settings.ema), Metrics.pack(metrics)
 
     def update(
         state: TrainState, objective: Objective, batch: Batch, rng: PRNGKeyArray
-    ) -> tuple[TrainState, Metrics]:
+    ) -> tuple[TrainState, dict[str, Mean]]:
         trained = {name: select(state.params, groups[name]) for name in objective.trains}
         grads, loss = differentiate(objective, state, trained, batch, rng)
         opt_state, params, new_updates = dict(state.opt_state), state.params, {}

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from offsites_jax.errors import NonFiniteLossError
-from offsites_jax.train.step import Metrics
+from offsites_jax.train.contract import Mean
 
 
 class Tally:
@@ -40,10 +40,10 @@ class Tally:
         self.sums: dict[str, list[float]] = {name: list(pair) for name, pair in saved.get("sums", {}).items()}
         self.skipped = int(saved.get("skipped", 0))
         self._stop, self._objective = stop_on_non_finite, objective
-        self._pending: list[tuple[int, Metrics]] = []
+        self._pending: list[tuple[int, Mapping[str, Mean]]] = []
         self._log_points: list[int] = []
 
-    def add(self, step: int, metrics: Metrics) -> None:
+    def add(self, step: int, metrics: Mapping[str, Mean]) -> None:
         """Takes the device's metrics of the update that led to `step`; fetches nothing."""
         self._pending.append((step, metrics))
 
@@ -83,7 +83,7 @@ class Tally:
                 pair[0] += float(np.float64(mean.total))
                 pair[1] += float(np.float64(mean.weight))
 
-    def _check(self, step: int, metrics: Metrics) -> None:
+    def _check(self, step: int, metrics: Mapping[str, Mean]) -> None:
         for name, mean in metrics.items():
             if not name.endswith("non_finite") or not float(mean.total):
                 continue
