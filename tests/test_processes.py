@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -131,7 +132,10 @@ def alone(tmp_path_factory):
 
 def test_two_processes_train_as_one_and_each_way_of_starting_is_exact(alone, tmp_path, capsys):
     straight, parts = tmp_path / "straight", tmp_path / "parts"
-    finish_all(start_pair(straight, *SHORT), 0, 0)
+    pair = start_pair(straight, *SHORT)
+    finish_all(pair, 0, 0)
+    for index, child in enumerate(pair):
+        assert f"process {index} of 2 on {socket.gethostname()}: 4 x cpu, 8 devices in all" in child.lines
     check_close(straight, alone)
 
     finish_all(start_pair(parts, *SHORT, "--stop-at=17"), 75, 75)

@@ -74,8 +74,8 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-def processes_of(options: argparse.Namespace) -> Any:
-    """Multi-process settings from the flags."""
+def processes_of(options: argparse.Namespace, **same: str) -> Any:
+    """Multi-process settings from the flags; `same` must be equal in all processes."""
     from offsites_jax.parallel.start import Processes
 
-    return Processes(options.coordinator, options.process_count, options.process_index)
+    return Processes(options.coordinator, options.process_count, options.process_index, same=same)

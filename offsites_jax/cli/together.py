@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 import time
@@ -72,6 +73,21 @@ def ending_together() -> Iterator[None]:
             _leave(repr(error), _stopped(repr(error), 1), links)
         finally:
             _send(_GOODBYE, links)
+
+
+def show_host() -> None:
+    """Says which process this is, where, and what it computes on; nothing for a lone process."""
+    if jax.process_count() == 1:
+        return
+    devices = jax.local_devices()
+    limit = (devices[0].memory_stats() or {}).get("bytes_limit")
+    memory = f" of {limit / 2**30:.1f} GiB" if limit else ""
+    print(
+        f"process {jax.process_index()} of {jax.process_count()} on {socket.gethostname()}: {len(devices)} x "
+        f"{devices[0].device_kind}{memory}, {jax.device_count()} devices in all",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _meet(links: Links, met: threading.Event) -> None:

@@ -1,6 +1,10 @@
 """`offsites train`: start an experiment, or go on with it."""
 
 import argparse
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
 
 from offsites_jax.cli.common import add_experiment, add_json, add_processes, print_json, processes_of
 from offsites_jax.errors import UserError
@@ -31,12 +35,13 @@ def run(options: argparse.Namespace) -> int:
         raise UserError("--workdir: empty; name the folder of the run")
     window = parse_window(options.profile)
     experiment = load_experiment(options.experiment, options.overrides)
-    start(experiment.mesh.cpu_devices, processes_of(options))
+    start(experiment.mesh.cpu_devices, processes_of(options, experiment=digest_of(experiment.raw)))
 
-    from offsites_jax.cli.together import ending_together
+    from offsites_jax.cli.together import ending_together, show_host
     from offsites_jax.train.curves import draw_curves
     from offsites_jax.train.loop import train
 
+    show_host()
     with ending_together():
         result = train(
             experiment,
@@ -52,6 +57,11 @@ def run(options: argparse.Namespace) -> int:
             {"step": int(result.state.step), "scores": dict(result.scores), "seconds": dict(result.seconds)}
         )
     return 0
+
+
+def digest_of(config: Mapping[str, Any]) -> str:
+    """A short name for a configuration, other for any other."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def parse_window(text: str) -> tuple[int, int] | None:

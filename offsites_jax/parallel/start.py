@@ -7,6 +7,7 @@ the persistent compilation cache.
 
 import dataclasses
 import glob
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -17,10 +18,12 @@ from typing import Any
 
 import jax
 from etils import epath
+from jax._src.clusters import ClusterEnv  # JAX looks for the cluster only while it joins
 from jax._src.xla_bridge import backends_are_initialized  # there is no public way to ask
 from jax.experimental.compilation_cache import compilation_cache
 
 from offsites_jax.errors import UserError
+from offsites_jax.parallel.roll_call import Presence, answer_roll_call
 
 CACHE_VARIABLE = "OFFSITES_CACHE"
 RESTART = "restart the process (notebook: the kernel) and start offsites_jax before using JAX"
@@ -28,6 +31,7 @@ RESTART = "restart the process (notebook: the kernel) and start offsites_jax bef
 # JAX aborts the process when its own waiting time is over, so it gets a day more than ours: a
 # notebook lives on after our error.
 _GRACE_SECONDS = 24 * 3600
+_ANSWER_SECONDS = 15  # for those who have come to hear that others have not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Processes:
         count: Number of processes.
         index: This process, from 0.
         timeout_seconds: How long to wait for the others.
+        same: What must be equal in all processes beside the versions of packages, by name.
 
     """
 
@@ -49,6 +54,7 @@ class Processes:
     count: int = 0
     index: int = -1
     timeout_seconds: int = 300
+    same: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def start(
@@ -222,70 +228,57 @@ def _join(processes: Processes, cluster: str) -> None:
     JAX ends the whole process, with a C++ stack trace, when it cannot reach the others; waiting in
     a thread of our own leaves us the time to say what is wrong in one line.
     """
-    arguments: dict[str, Any] = {}
-    if processes.count:
-        arguments = {
-            "coordinator_address": processes.coordinator,
-            "num_processes": processes.count,
-            "process_id": processes.index,
-            "cluster_detection_method": "deactivate",
-        }
-        if processes.index == 0:
-            _check_port(processes.coordinator)
     failures: list[Exception] = []
 
     def initialize() -> None:
-        patience = processes.timeout_seconds + _GRACE_SECONDS
         try:
-            jax.distributed.initialize(initialization_timeout=patience, **arguments)
+            found = _named(processes) if processes.count else _detected(processes.timeout_seconds)
+            me = Presence(found["process_id"], found["num_processes"], socket.gethostname(), _same(processes))
+            answer_roll_call(found["coordinator_address"], me, processes.timeout_seconds)
+            patience = processes.timeout_seconds + _GRACE_SECONDS
+            jax.distributed.initialize(
+                initialization_timeout=patience, cluster_detection_method="deactivate", **found
+            )
         except Exception as error:
             failures.append(error)
 
     thread = threading.Thread(target=initialize, daemon=True)
     thread.start()
-    thread.join(processes.timeout_seconds)
+    thread.join(processes.timeout_seconds + _ANSWER_SECONDS)
+    where = cluster or f"coordinator {processes.coordinator}"
     if thread.is_alive():
-        raise UserError(_missing(processes, cluster))
-    if failures:
-        reason = str(failures[0]).splitlines()[0][:200]
         raise UserError(
-            f"cannot join the processes of the {cluster or processes.coordinator} ({reason}): "
-            "give coordinator, count and index, or count=1 to run alone"
-        ) from failures[0]
-
-
-def _missing(processes: Processes, cluster: str) -> str:
-    waited = f"within {processes.timeout_seconds} s"
-    if cluster:
-        return f"not all processes of the {cluster} arrived {waited}: see the logs of the others"
-    who = f"process {processes.index} of {processes.count}"
-    if processes.index and not _answers(processes.coordinator):
-        return (
-            f"{who} found nothing at coordinator {processes.coordinator} {waited}: "
-            "check the address and the firewall, and that process 0 runs"
+            f"could not join the processes at the {where} within {processes.timeout_seconds} s: "
+            "see the logs of the others"
         )
-    return (
-        f"{who} is at coordinator {processes.coordinator} but not all others came {waited}: "
-        "check that each was started with the same coordinator and count"
-    )
-
-
-def _answers(coordinator: str) -> bool:
-    host, port = coordinator.rsplit(":", 1)
-    try:
-        socket.create_connection((host, int(port)), timeout=2).close()
-    except OSError:
-        return False
-    return True
-
-
-def _check_port(coordinator: str) -> None:
-    """Fails where the port is taken: JAX's service would crash the process there."""
-    port = int(coordinator.rsplit(":", 1)[1])
-    try:
-        socket.create_server(("", port)).close()
-    except (OSError, OverflowError) as error:
+    for failure in failures:
+        if isinstance(failure, UserError):
+            raise failure
+        reason = str(failure).splitlines()[0][:200]
         raise UserError(
-            f"process 0 cannot listen on port {port} of coordinator {coordinator} ({error}): "
-            "choose a free port"
-        ) from error
+            f"cannot join the processes at the {where} ({reason}): "
+            "give coordinator, count and index, or count=1 to run alone"
+        ) from failure
+
+
+def _named(processes: Processes) -> dict[str, Any]:
+    """What the flags say, as JAX calls it."""
+    return {
+        "coordinator_address": processes.coordinator,
+        "num_processes": processes.count,
+        "process_id": processes.index,
+    }
+
+
+def _detected(timeout_seconds: int) -> dict[str, Any]:
+    """What JAX finds out about the cluster."""
+    given = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    names = ("coordinator_address", "num_processes", "process_id", "local_device_ids")
+    found = ClusterEnv.auto_detect_unset_distributed_params(given, None, None, None, None, timeout_seconds)
+    return dict(zip(names, found, strict=True))
+
+
+def _same(processes: Processes) -> dict[str, str]:
+    """What all processes must have in common."""
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "offsites_jax")}
+    return {**versions, **processes.same}

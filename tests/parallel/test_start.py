@@ -108,6 +108,15 @@ def test_absent_coordinator_ends_in_one_line():
     assert len(result.stdout.splitlines()) == 1
 
 
+def test_a_process_that_never_comes_is_named():
+    address = f"localhost:{portpicker.pick_unused_port()}"
+    result = run(LONELY, address, 0)
+    assert result.returncode == 2, result.stderr
+    assert result.stdout.startswith(f"process 1 of 2 did not come to coordinator {address} within 1 s")
+    assert f"here: 0 on {socket.gethostname()}" in result.stdout
+    assert len(result.stdout.splitlines()) == 1
+
+
 def test_taken_port_is_named():
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
