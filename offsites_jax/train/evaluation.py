@@ -8,13 +8,12 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 from jaxtyping import Array
 
 from offsites_jax.data.pipeline import eval_batches
-from offsites_jax.parallel.mesh import batch_sharding, check_batch_size, data_shard, put_batch
-from offsites_jax.train.config import Experiment
-from offsites_jax.train.contract import Batch, Task, Variables
+from offsites_jax.parallel.mesh import check_batch_size, data_shard, put_batch
+from offsites_jax.train.contract import Batch, Variables
+from offsites_jax.train.program import Program
 from offsites_jax.train.state import TrainState
 from offsites_jax.train.writers import Artifacts, MetricsWriter
 
@@ -85,20 +84,19 @@ class Evaluations:
     """All evaluators of an experiment, with predict compiled once per parameter choice.
 
     Args:
-      experiment: gives the evaluators and their splits.
-      task: gives `predict`.
-      mesh: where it runs.
+      program: gives the evaluators and their splits, the prediction, and where it runs.
 
     """
 
-    def __init__(self, experiment: Experiment, task: Task, mesh: Mesh) -> None:
-        self._experiment, self._mesh = experiment, mesh
+    def __init__(self, program: Program) -> None:
+        experiment = self._experiment = program.experiment
+        self._mesh = program.mesh
         self._evaluators = {
             name: experiment.found.create_evaluator(experiment, settings)
             for name, settings in experiment.evaluators.items()
         }
-        self._predict = jax.jit(task.predict, out_shardings=batch_sharding(mesh))
-        self._inputs = task.inputs
+        self._predict = program.jit_predict()
+        self._inputs = program.task.inputs
 
     def run(self, step: int, state: TrainState, writer: MetricsWriter) -> dict[str, float]:
         """Runs every evaluator; writes and returns scores as {"<evaluator>/<metric>": value}."""

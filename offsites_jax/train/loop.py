@@ -217,7 +217,7 @@ def enter_stage(
         batches=DeviceBatches(
             host_batches, lambda batch: put_batch(batch, mesh, size), staged.data.loading.prefetch
         ),
-        evaluations=Evaluations(staged, program.task, mesh),
+        evaluations=Evaluations(program),
         fingerprint=fingerprint,
     )
 

@@ -167,9 +167,8 @@ def _predict_cost(experiment: Experiment, compiler: Compiler, program: Program) 
     }
     variables = program.abstract.variables()
     with jax.set_mesh(program.mesh):
-        flops = count_flops(program.task.predict, variables, batch) * _repetitions(program)
-    predict = jax.jit(program.task.predict, out_shardings=sharding)
-    return compiler.cost(program.mesh, predict, variables, batch, flops=flops)
+        flops = count_flops(program.predict, variables, batch) * _repetitions(program)
+    return compiler.cost(program.mesh, program.jit_predict(), variables, batch, flops=flops)
 
 
 def _repetitions(program: Program) -> int:

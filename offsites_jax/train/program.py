@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from offsites_jax.errors import UserError
 from offsites_jax.parallel.mesh import (
@@ -22,7 +22,7 @@ from offsites_jax.parallel.mesh import (
 )
 from offsites_jax.parallel.rules import gather_ahead, state_shardings
 from offsites_jax.train.config import Experiment
-from offsites_jax.train.contract import Task, Tree
+from offsites_jax.train.contract import Batch, Task, Tree, Variables
 from offsites_jax.train.optimizers import check_patterns, create_optimizer, learning_rate
 from offsites_jax.train.schedules import RateFn
 from offsites_jax.train.state import TrainState, create_state, flatten, group_paths, select, zero_batch
@@ -40,6 +40,7 @@ class Program:
       groups: trained parameter paths by group.
       init: the pure function from a random key to the state before the first step.
       step: the pure train step.
+      predict: the pure prediction (variables, batch) -> outputs, on parameters gathered like the step's.
       schedules: learning rate as a function of the step, by parameter group.
       abstract: shapes, dtypes and shardings of the train state.
       batch: shapes, dtypes and shardings of a global batch.
@@ -52,6 +53,7 @@ class Program:
     groups: Mapping[str, frozenset[str]]
     init: Callable[[PRNGKeyArray], TrainState]
     step: StepFn
+    predict: Callable[[Variables, Batch], dict[str, Array]]
     schedules: Mapping[str, RateFn]
     abstract: TrainState
     batch: dict[str, jax.ShapeDtypeStruct]
@@ -70,6 +72,10 @@ class Program:
             out_shardings=(self.shardings, replicated(self.mesh)),
             donate_argnums=0,
         )
+
+    def jit_predict(self) -> jax.stages.Wrapped:
+        """The prediction as evaluation runs it, on global batches."""
+        return jax.jit(self.predict, out_shardings=batch_sharding(self.mesh))
 
     def _once(self) -> dict[str, int] | None:
         """Compiler options of a program that runs once.
@@ -135,6 +141,11 @@ def create_program(experiment: Experiment, mesh: Mesh, *, platform: str | None =
     with jax.set_mesh(mesh):
         abstract = jax.eval_shape(init, key)
     shardings = state_shardings(abstract, mesh, experiment.sharding)
+    gather = gather_ahead(shardings.params, experiment.sharding)
+
+    def predict(variables: Variables, batch: Batch) -> dict[str, Array]:
+        return task.predict({**variables, "params": gather(variables["params"])}, batch)
+
     step = create_step(
         task,
         optimizers,
@@ -147,7 +158,7 @@ def create_program(experiment: Experiment, mesh: Mesh, *, platform: str | None =
             slice_reduction=settings.slice_reduction,
         ),
         shard=lambda batch: constrain(batch, PartitionSpec(BATCH_AXES)),
-        gather=gather_ahead(shardings.params, experiment.sharding),
+        gather=gather,
         placed=shardings.params,
     )
     return Program(
@@ -157,6 +168,7 @@ def create_program(experiment: Experiment, mesh: Mesh, *, platform: str | None =
         groups=groups,
         init=init,
         step=step,
+        predict=predict,
         schedules={
             name: learning_rate(section, settings.steps, where(experiment, name))
             for name, section in experiment.optimizer.items()

@@ -15,7 +15,7 @@ from offsites_jax.parallel.mesh import create_mesh, data_shard, put_batch
 from offsites_jax.train.config import Experiment, resolve
 from offsites_jax.train.contract import Batch, Task, Variables
 from offsites_jax.train.evaluation import Evaluations
-from offsites_jax.train.program import create_program
+from offsites_jax.train.program import Program, create_program
 from offsites_jax.train.saved import Step, read_meta, restore_variables
 from offsites_jax.train.writers import MetricsWriter
 
@@ -25,19 +25,30 @@ class TrainedModel:
     """A checkpoint ready to predict; it knows its own configuration and needs no data set.
 
     Attributes:
-      experiment: as trained, at its last stage.
-      task: the system.
+      program: the system as trained, at its last stage.
       variables: parameters and model state, on the mesh.
       step: of the checkpoint.
-      mesh: where the variables are.
 
     """
 
-    experiment: Experiment
-    task: Task
+    program: Program
     variables: Variables
     step: int
-    mesh: Mesh
+
+    @property
+    def experiment(self) -> Experiment:
+        """As trained, at its last stage."""
+        return self.program.experiment
+
+    @property
+    def task(self) -> Task:
+        """The system."""
+        return self.program.task
+
+    @property
+    def mesh(self) -> Mesh:
+        """Where the variables are."""
+        return self.program.mesh
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         """`Task.predict` under jit on the entries the task reads."""
@@ -46,7 +57,7 @@ class TrainedModel:
 
     @functools.cached_property
     def _predict(self) -> Callable[[Variables, Batch], dict[str, Any]]:
-        return jax.jit(self.task.predict)
+        return jax.jit(self.program.predict)
 
 
 def restore(
@@ -73,7 +84,7 @@ def restore(
     found, variables, _ = restore_variables(
         workdir, program.abstract.variables(ema=params == "ema"), step=step, params=params
     )
-    return TrainedModel(experiment, program.task, variables, found, mesh)
+    return TrainedModel(program, variables, found)
 
 
 def split_batches(model: TrainedModel, split: str) -> Iterator[Batch]:
@@ -97,7 +108,7 @@ def evaluate(
         raise UserError("config.evaluators: empty; nothing to evaluate")
     model = restore(workdir, step=step, params=params, experiment=experiment)
     experiment = model.experiment
-    evaluations = Evaluations(experiment, model.task, model.mesh)
+    evaluations = Evaluations(model.program)
     scores: dict[str, float] = {}
     with MetricsWriter(epath.Path(workdir)) as writer:
         for name in experiment.evaluators:

@@ -1,13 +1,14 @@
 """Stages as programs: what is compiled, what is refused before anything is compiled."""
 
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from offsites_jax.errors import UserError
-from offsites_jax.parallel.mesh import create_mesh
+from offsites_jax.parallel.mesh import batch_sharding, create_mesh
 from offsites_jax.train.config import load_experiment, resolve
 from offsites_jax.train.program import check_stages, compute_dtype, create_program
 from offsites_jax.train.state import flatten
@@ -89,6 +90,23 @@ def test_the_step_donates_its_state_and_compiles_once():
     newer, _ = compiled(new, batch)
     assert int(newer.step) == 2
     assert set(metrics) >= {"loss", "grad_norm", "update_norm", "non_finite"}
+
+
+def moved(program):
+    """Shapes that collectives of the compiled prediction hand out."""
+    rows = program.experiment.train.batch_size
+    batch = {"x": jax.ShapeDtypeStruct((rows, 1), jnp.float32, sharding=batch_sharding(program.mesh))}
+    with jax.set_mesh(program.mesh):
+        text = program.jit_predict().lower(program.abstract.variables(), batch).compile().as_text()
+    return set(re.findall(r"= f32\[([\d,]*)\]\S* (?:all-gather|all-reduce|all-to-all)\(", text))
+
+
+def test_prediction_gathers_split_parameters_and_never_activations():
+    experiment = curve(mesh__data="1", mesh__fsdp="8")
+    program = create_program(experiment, create_mesh(experiment.mesh))
+    shapes = {",".join(map(str, leaf.shape)) for leaf in jax.tree.leaves(program.abstract.params)}
+    assert moved(program)
+    assert moved(program) <= shapes
 
 
 def test_precision_follows_the_platform_unless_told():
