@@ -102,6 +102,7 @@ class Checkpoints:
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._unfinished: tuple[int, concurrent.futures.Future[None]] | None = None
         logging.getLogger("absl").addFilter(_is_no_traceback_of_orbax)
+        logging.getLogger("asyncio").addFilter(_is_no_second_failure_of_orbax)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -371,3 +372,9 @@ def _of_any_process(message: str) -> str:
 def _is_no_traceback_of_orbax(record: logging.LogRecord) -> bool:
     """Orbax logs an error in every thread it passes through, and then raises it."""
     return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _is_no_second_failure_of_orbax(record: logging.LogRecord) -> bool:
+    """Orbax raises the first failure among the arrays of a checkpoint; asyncio reports the others."""
+    message = record.getMessage()
+    return not ("was never retrieved" in message and '"zarr" driver' in message)
