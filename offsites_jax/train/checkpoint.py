@@ -377,4 +377,4 @@ def _is_no_traceback_of_orbax(record: logging.LogRecord) -> bool:
 def _is_no_second_failure_of_orbax(record: logging.LogRecord) -> bool:
     """Orbax raises the first failure among the arrays of a checkpoint; asyncio reports the others."""
     message = record.getMessage()
-    return not ("was never retrieved" in message and '"zarr" driver' in message)
+    return not ("was never retrieved" in message and "OCDBT" in message)
