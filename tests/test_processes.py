@@ -159,6 +159,16 @@ def test_sigterm_to_one_stops_both_at_one_step_and_one_alone_can_go_on(alone, tm
     check_close(tmp_path, alone)
 
 
+def test_sigterm_before_the_first_save_of_a_resumed_run_is_saved_too(tmp_path):
+    endless = ("--config.train.steps=100000", "--config.train.checkpoint_every=100000")
+    finish_all(start_pair(tmp_path, *endless, "--stop-at=5"), 75, 75)
+    pair = start_pair(tmp_path, *endless)
+    wait_until(lambda: any("8 devices in all" in line for line in pair[1].lines), pair)
+    pair[1].process.send_signal(signal.SIGTERM)
+    finish_all(pair, 75, 75)
+    assert newest(tmp_path) > 5
+
+
 @pytest.mark.parametrize("victim", [1, 0])
 def test_where_one_is_killed_the_other_says_so_and_ends_and_both_can_go_on(victim, alone, tmp_path):
     pair = start_pair(tmp_path, *OFTEN)

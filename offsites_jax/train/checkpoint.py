@@ -238,7 +238,7 @@ class Checkpoints:
             stored.STATE: ocp.PyTreeCheckpointHandler(type_handler_registry=_array_handlers()),
             stored.META: ocp.JsonCheckpointHandler(),
         }
-        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+        self._manager = _Manager(self.folder, options=options, item_handlers=handlers)
         if self._keep.best:
             for step in self._manager.all_steps():
                 self._metrics[step] = saved_metrics(self.folder / str(step))
@@ -317,6 +317,15 @@ class Checkpoints:
         multihost_utils.sync_global_devices("checkpoint put aside")
         self._manager.close()
         self._open()
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which saves what it is told to and leaves preemptions to the loop."""
+
+    def reached_preemption(self, step: int) -> bool:
+        """Never. Else Orbax 0.12 subtracts times with and without a zone, which fails the save."""
+        del step
+        return False
 
 
 def _array_handlers() -> ocp.type_handlers.TypeHandlerRegistry:

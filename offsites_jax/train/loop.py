@@ -122,7 +122,7 @@ def train(
             step += 1
             tally.add(step, metrics)
 
-            last, leaving = step == settings.steps, preemption.reached(step) or step == stop_at
+            last, leaving = step == settings.steps, preemption.reached() or step == stop_at
             log = last or step % settings.log_every == 0
             evaluate = last or (settings.eval_every > 0 and step % settings.eval_every == 0)
             save = last or leaving or step % settings.checkpoint_every == 0

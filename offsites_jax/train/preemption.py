@@ -16,6 +16,7 @@ class Preemption:
 
     def __init__(self) -> None:
         self._asked = False
+        self._calls = 0
         self._before: signal.Handlers | int | None = None
 
     def __enter__(self) -> "Preemption":
@@ -29,11 +30,17 @@ class Preemption:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
-    def reached(self, step: int) -> bool:
-        """Whether all processes should save at `step` and leave."""
+    def reached(self) -> bool:
+        """Whether all processes should save and leave. Call once a step, on all of them.
+
+        JAX agrees on a call number above that of every process and compares for equality. It takes the number
+        as 0 before the first call; so calls must be counted from 1, not by steps that a resumed run starts
+        high: a signal during its start would be lost.
+        """
         if jax.process_count() == 1:
             return self._asked
-        return multihost_utils.reached_preemption_sync_point(step)
+        self._calls += 1
+        return multihost_utils.reached_preemption_sync_point(self._calls)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._asked = True

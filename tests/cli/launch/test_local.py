@@ -52,8 +52,15 @@ class Launch:
         self._guard.start()
 
     def until(self, step):
-        """Waits until a step at or after this one is logged; returns it."""
+        """Waits until a step at or after this one is logged since the last start; returns it."""
         return int(self._search(r"^\[0\] (\d+)/", lambda found: int(found[1]) >= step)[1])
+
+    def until_saved_after(self, workdir, step):
+        """Waits until a checkpoint after this step is complete, and steps after it are logged."""
+        while (newest := saved(workdir)) <= step:
+            assert self._process.poll() is None, "".join(self.lines[-30:])
+            time.sleep(0.02)
+        return self.until(newest + 2)
 
     def pids(self, start=1):
         """Of the processes that were started, the first or a later time."""
@@ -77,10 +84,12 @@ class Launch:
     def _search(self, pattern, accept):
         while True:
             over = self._process.poll() is not None and not self._reader.is_alive()
-            matches = (re.search(pattern, line) for line in reversed(self.lines[:]))
-            for found in filter(None, matches):
-                if accept(found):
+            for line in reversed(self.lines[:]):
+                found = re.search(pattern, line)
+                if found and accept(found):
                     return found
+                if "started" in line:
+                    break
             assert not over, "".join(self.lines[-30:])
             time.sleep(0.02)
 
@@ -119,7 +128,7 @@ def four_train_as_one_and_stop_when_one_is_killed(workdir, expected):
     pids = launch.pids()
     os.kill(pids[2], signal.SIGKILL)
     code, said = launch.end()
-    assert code == 128 + signal.SIGKILL
+    assert code == 128 + signal.SIGKILL, "".join(launch.lines[-60:])
     assert said[-1].startswith("offsites: process 2 of 4 was killed by SIGKILL; the others were stopped.")
     assert len(pids) == 4
     assert not any(map(running, pids))
@@ -131,16 +140,16 @@ def four_train_as_one_and_stop_when_one_is_killed(workdir, expected):
 def two_go_on_start_again_after_a_crash_and_save_together_when_asked(workdir, expected):
     begin = saved(workdir)
     launch = Launch(workdir, 2, "--restarts=1")
-    launch.until(begin + 15)
+    launch.until_saved_after(workdir, begin)
     crashed = launch.pids()
     os.kill(crashed[0], signal.SIGKILL)
     again = launch.pids(start=2)
     logged, goes_on_from = losses(workdir), saved(workdir)
     assert begin < goes_on_from < len(logged)
-    step = launch.until(begin + 30)
+    step = launch.until(goes_on_from + 5)
     launch.signal(signal.SIGTERM)
     code, said = launch.end()
-    assert code == EXIT_PREEMPTED
+    assert code == EXIT_PREEMPTED, "".join(launch.lines[-60:])
     assert any("process 0 of 2 was killed by SIGKILL" in line and "Starting again" in line for line in said)
     assert not any(map(running, [*crashed, *again]))
     assert step <= saved(workdir) < STEPS
