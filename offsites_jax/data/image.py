@@ -4,9 +4,10 @@ Images are `[height, width, channels]`. Random operations take a `np.random.Gene
 nothing else, so that a pipeline position always gives the same picture.
 """
 
+import contextlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -21,6 +22,15 @@ cv2.setNumThreads(1)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485  # Pillow's own warning level: a quarter of a gigabyte as RGB
+
+_END_OF_JPEG = b"\xff\xd9"  # OpenCV may fill up a file that was cut off; Pillow refuses it
+_JPEG_PLAIN = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_JPEG_FLAGS = {
+    1: _JPEG_PLAIN,
+    2: _JPEG_PLAIN | cv2.IMREAD_REDUCED_GRAYSCALE_2,  # "grayscale" only says that it is not BGR
+    4: _JPEG_PLAIN | cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: _JPEG_PLAIN | cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
 
 AnyImage = Shaped[np.ndarray, "height width channels"]
 FloatImage = Float32[np.ndarray, "height width channels"]
@@ -45,30 +55,57 @@ def decode(data: bytes, *, min_size: tuple[int, int] | None = None, max_pixels: 
     Args:
         data: The whole file.
         min_size: (height, width): decode a JPEG at the smallest power-of-two fraction that is at
-            least this large. Several times faster for large files, but changes pixel values.
+            least this large. Up to four times faster for large files, but changes pixel values.
         max_pixels: Refuse larger images before decoding them (decompression bombs).
 
     Raises:
         DamagedDataError: The file is empty, truncated, too large, or no image of a known format.
 
     """
-    if not data:
-        raise DamagedDataError("the image file is empty")
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise DamagedDataError(
-                    f"the image has {image.width} x {image.height} pixels, over {max_pixels} allowed"
-                )
-            if min_size:
-                image.draft(None, (min_size[1], min_size[0]))
-            return np.asarray(_to_rgb(image))
-    except DamagedDataError:
-        raise
-    except Image.UnidentifiedImageError as error:
-        raise DamagedDataError(f"not an image of a known format ({', '.join(FORMATS)})") from error
-    except Exception as error:  # Pillow's readers raise nearly every type on damaged bytes
-        raise DamagedDataError(f"the image cannot be decoded ({error})") from error
+    with _open(data, max_pixels) as image:
+        shrink = min(image.height / min_size[0], image.width / min_size[1]) if min_size else 1
+        return _decode(image, data, _reduction(image, shrink))
+
+
+def decode_inception_crop(
+    data: bytes,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    area: tuple[float, float] = (0.05, 1.0),
+    aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    attempts: int = 100,
+    fast_decode: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> FloatImage:
+    """Decode an image file, cut out a random part and resize it: `decode`, `inception_crop`, `resize`.
+
+    Args:
+        data: The whole file.
+        size: (height, width) of the result.
+        rng: Source of randomness. The same part is cut out with and without `fast_decode`.
+        area: See `sample_crop`, as `aspect` and `attempts`.
+        aspect: Least and largest width over height.
+        attempts: Number of draws before the whole image is taken.
+        fast_decode: Decode a JPEG at a half, a quarter or an eighth where the part still is at least of
+            the wanted size. Up to four times faster for photographs of many megapixels, no faster for
+            small ones; every pixel is then a mean, where `resize` takes values at single points.
+        max_pixels: See `decode`.
+
+    Raises:
+        DamagedDataError: See `decode`.
+
+    """
+    with _open(data, max_pixels) as image:
+        width, height = image.size
+        box = sample_crop(height, width, rng, area=area, aspect=aspect, attempts=attempts)
+        box = box or Box(0, 0, height, width)
+        shrink = min(box.height / size[0], box.width / size[1]) if fast_decode else 1
+        reduction = _reduction(image, shrink)
+        pixels = _decode(image, data, reduction)
+    if reduction == 1:
+        return resize(crop(pixels, box), size)
+    return _resize_part(pixels, [side / reduction for side in box], size)
 
 
 def resize(image: AnyImage, size: tuple[int, int], *, antialias: bool = False) -> FloatImage:
@@ -185,10 +222,8 @@ def random_flip(image: AnyImage, rng: np.random.Generator, *, probability: float
     """Mirror the image left to right with the given probability."""
     if rng.random() >= probability:
         return image
-    mirrored = np.empty_like(image, order="C")
-    for channel in range(image.shape[2]):  # four times faster than reversing whole pixels
-        mirrored[:, :, channel] = image[:, ::-1, channel]
-    return mirrored
+    raw = np.ascontiguousarray(image).view(np.uint8)  # OpenCV knows few dtypes, and mirrors all bytes
+    return cv2.flip(raw, 1).view(image.dtype).reshape(image.shape)
 
 
 def normalize(
@@ -197,6 +232,58 @@ def normalize(
     """Return `(image - mean) / std`, in float32; mean and std for all channels or for each."""
     centred = image.astype(np.float32) - np.asarray(mean, np.float32)
     return centred / np.asarray(std, np.float32)
+
+
+@contextlib.contextmanager
+def _open(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """Read the header; every failure until the end of the block is one of the file."""
+    if not data:
+        raise DamagedDataError("the image file is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise DamagedDataError(
+                    f"the image has {image.width} x {image.height} pixels, over {max_pixels} allowed"
+                )
+            yield image
+    except DamagedDataError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise DamagedDataError(f"not an image of a known format ({', '.join(FORMATS)})") from error
+    except Exception as error:  # Pillow's readers raise nearly every type on damaged bytes
+        raise DamagedDataError(f"the image cannot be decoded ({error})") from error
+
+
+def _reduction(image: Image.Image, shrink: float) -> int:
+    """By how much to shrink an image while decoding it, if it is to become smaller by `shrink`."""
+    steps = (8, 4, 2) if image.format == "JPEG" else ()
+    return next((step for step in steps if step <= shrink), 1)
+
+
+def _decode(image: Image.Image, data: bytes, reduction: int) -> RGBImage:
+    """Pixels of an open image; a JPEG's ordinary ones by OpenCV, which gives the same in less time."""
+    if image.format == "JPEG" and image.mode in ("L", "RGB") and data.endswith(_END_OF_JPEG):
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _JPEG_FLAGS[reduction])
+        if pixels is not None:
+            return pixels
+    if reduction > 1:
+        image.draft(None, (image.width // reduction, image.height // reduction))
+    return np.asarray(_to_rgb(image))
+
+
+def _resize_part(image: AnyImage, part: Sequence[float], size: tuple[int, int]) -> FloatImage:
+    """Resize a part whose edges (top, left, height, width) may lie between pixels, bilinearly."""
+    top, left, height, width = part
+    image = image[int(top) : math.ceil(top + height), int(left) : math.ceil(left + width)]
+    step_y, step_x = height / size[0], width / size[1]
+    matrix = np.array(
+        [[step_x, 0, left % 1 + step_x / 2 - 0.5], [0, step_y, top % 1 + step_y / 2 - 0.5]], np.float32
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    resized = cv2.warpAffine(
+        image.astype(np.float32), matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
+    return resized.reshape(*size, image.shape[2])
 
 
 def _to_rgb(image: Image.Image) -> Image.Image | RGBImage:

@@ -1,6 +1,8 @@
 """Images: decoding odd files, resizing against JAX, crops against their stated bounds."""
 
 import io
+import json
+import pathlib
 import struct
 import zlib
 
@@ -41,6 +43,25 @@ class TestDecode:
         picture = smooth(32, 48)
         got = images.decode(encode(Image.fromarray(picture), kind, quality=95)).astype(int)
         assert np.abs(got - picture).mean() < 3
+
+    @pytest.mark.parametrize("mode", ["RGB", "L"])
+    @pytest.mark.parametrize("size", [(64, 48), (33, 21), (1, 1)])
+    def test_jpegs_have_the_pixels_pillow_gives(self, size, mode):
+        picture = Image.fromarray(RNG.integers(0, 256, (*size, 3), np.uint8)).convert(mode)
+        kinds = [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"progressive": True}]
+        for options in [*kinds, {"keep_rgb": True}] if mode == "RGB" else kinds:
+            data = encode(picture, "JPEG", **options)
+            np.testing.assert_array_equal(images.decode(data), Image.open(io.BytesIO(data)).convert("RGB"))
+
+    @pytest.mark.parametrize("factor", [2, 4, 8])
+    def test_reduced_jpegs_have_the_pixels_pillow_gives(self, factor):
+        data = encode(Image.fromarray(smooth(67, 91)), "JPEG")
+        size = (67 // factor, 91 // factor)
+        wanted = Image.open(io.BytesIO(data))
+        wanted.draft(None, size[::-1])
+        np.testing.assert_array_equal(images.decode(data, min_size=size), wanted)
+        cmyk = encode(Image.fromarray(smooth(67, 91)).convert("CMYK"), "JPEG")
+        assert images.decode(cmyk, min_size=size).shape == (*wanted.size[::-1], 3)
 
     def test_grey_is_repeated(self):
         grey = PICTURE[:, :, 0]
@@ -115,12 +136,34 @@ class TestDecode:
         def chunk(name, body):
             return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-        header = struct.pack(">IIBBBBB", 12_000, 12_000, 8, 2, 0, 0, 0)
-        data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+        def bomb(side):
+            header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+            return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+
         with pytest.warns(Image.DecompressionBombWarning), pytest.raises(DamagedDataError, match="12000 x"):
-            images.decode(data)
+            images.decode(bomb(12_000))
+        with pytest.raises(DamagedDataError, match="3600000000 pixels"):
+            images.decode(bomb(60_000))
+        with pytest.raises(DamagedDataError, match="3600000000 pixels"):
+            images.decode_inception_crop(bomb(60_000), (8, 8), RNG, fast_decode=True)
         with pytest.raises(DamagedDataError, match="over 100 allowed"):
             images.decode(encode(Image.fromarray(PICTURE)), max_pixels=100)
+
+    def test_wide_images_are_fine(self):
+        wide = np.tile(smooth(2, 60), (1, 1000, 1))
+        got = images.decode(encode(Image.fromarray(wide)))
+        np.testing.assert_array_equal(got, wide)
+        assert images.resize(images.inception_crop(got, RNG), (32, 32)).shape == (32, 32, 3)
+
+    @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16"])
+    def test_every_mode_becomes_three_channels(self, mode):
+        value = 255 if mode == "1" else 204  # which the standard palette has, too
+        image = Image.fromarray(np.full((4, 6, 3), value, np.uint8)).convert(mode.replace("I;16", "L"))
+        if mode == "I;16":
+            image = Image.fromarray(np.asarray(image) * np.uint16(257))
+        got = images.decode(encode(image, "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"))
+        assert got.shape == (4, 6, 3)
+        assert np.abs(got.astype(int) - value).max() <= 1
 
     @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on damaged TIFF tags
     def test_flipped_bytes_never_raise_anything_else(self):
@@ -134,6 +177,63 @@ class TestDecode:
                     assert images.decode(broken.tobytes(), max_pixels=10**6).shape[2] == 3
                 except DamagedDataError:
                     continue
+
+
+class TestFastDecoding:
+    @staticmethod
+    def jpeg(height, width):
+        """A slow gradient, in which position can be read off the colour."""
+        y, x = np.mgrid[:height, :width]
+        picture = np.stack([255 * y / height, 255 * x / width, 0 * x], axis=2).astype(np.uint8)
+        return encode(Image.fromarray(picture), "JPEG", quality=98, subsampling=0)
+
+    def test_off_it_is_decoding_cropping_and_resizing(self):
+        data = self.jpeg(60, 80)
+        got = images.decode_inception_crop(data, (24, 20), np.random.default_rng(5))
+        part = images.inception_crop(images.decode(data), np.random.default_rng(5))
+        np.testing.assert_array_equal(got, images.resize(part, (24, 20)))
+
+    @pytest.mark.parametrize("size", [(48, 64), (30, 30), (13, 17)])
+    def test_the_same_part_is_seen(self, size):
+        data = self.jpeg(397, 523)  # multiples of nothing
+        for seed in range(20):
+            exact, fast = (
+                images.decode_inception_crop(data, size, np.random.default_rng(seed), fast_decode=fast)
+                for fast in (False, True)
+            )
+            # A shift by one pixel of the source is 0.64 and 0.49 levels; JPEG rounds each to one.
+            assert np.abs((fast - exact).mean(axis=(0, 1))).max() < 0.35
+            assert np.abs(fast - exact).max() < 4
+
+    def test_reduction_stops_at_the_wanted_size(self, monkeypatch):
+        decode, reductions = images._decode, []
+        monkeypatch.setattr(images, "_decode", lambda *args: reductions.append(args[-1]) or decode(*args))
+        data = self.jpeg(480, 640)
+        whole = {"area": (1.0, 1.0), "aspect": (4 / 3, 4 / 3)}
+        for size in ((480, 640), (241, 321), (240, 320), (121, 161), (120, 160), (60, 80), (6, 8)):
+            images.decode_inception_crop(data, size, RNG, **whole, fast_decode=True)
+        assert reductions == [1, 1, 2, 2, 4, 8, 8]
+
+    def test_other_formats_are_decoded_in_full(self):
+        data = encode(Image.fromarray(smooth(64, 64)))
+        exact, fast = (
+            images.decode_inception_crop(data, (4, 4), np.random.default_rng(1), fast_decode=fast)
+            for fast in (False, True)
+        )
+        np.testing.assert_array_equal(fast, exact)
+
+    def test_parts_between_pixels(self):
+        """A plane is interpolated exactly wherever the part begins."""
+        y, x = np.mgrid[:20, :30]
+        plane = (3.0 * x + 5.0 * y)[:, :, None]
+        got = images._resize_part(plane, (3.25, 7.6, 10.5, 12.8), (4, 5))
+        rows = 3.25 + (np.arange(4) + 0.5) * 10.5 / 4 - 0.5
+        columns = 7.6 + (np.arange(5) + 0.5) * 12.8 / 5 - 0.5
+        np.testing.assert_allclose(got[..., 0], 5 * rows[:, None] + 3 * columns, atol=0.15)
+
+    def test_truncated_files_are_found(self):
+        with pytest.raises(DamagedDataError, match="cannot be decoded"):
+            images.decode_inception_crop(self.jpeg(400, 400)[:-300], (40, 40), RNG, fast_decode=True)
 
 
 class TestResize:
@@ -206,6 +306,26 @@ class TestCrops:
         assert len(tops) == 10
         assert np.abs(tops / 5000 - 0.1).max() < 0.02
 
+    def test_crops_are_distributed_as_those_of_tensorflow(self):
+        """Against quantiles of 20,000 crops drawn by TensorFlow (tools/golden/augment.py)."""
+        recorded = json.loads((pathlib.Path(__file__).parent / "golden/augment.json").read_text())["crops"]
+        rng, bounds = np.random.default_rng(0), BOUNDS | {"aspect": (0.75, 1.33)}  # TensorFlow's default
+        boxes = [images.sample_crop(375, 500, rng, **bounds) for _ in range(20_000)]
+        top, left, height, width = np.array(boxes).T
+        drawn = {
+            "area": height * width / (375 * 500),
+            "aspect": width / height,
+            "top": top / np.maximum(375 - height, 1),
+            "left": left / np.maximum(500 - width, 1),
+        }
+        for name, values in drawn.items():
+            at = np.array(recorded[name])
+            # Where many values are equal, the distribution function jumps from `below` to `upto`.
+            below, upto = (np.searchsorted(np.sort(values), at, side) / 20_000 for side in ("left", "right"))
+            level = np.linspace(0, 1, len(at))
+            distance = np.maximum(level - upto, below - level).max()
+            assert distance < 0.02, (name, distance)
+
     def test_gives_up_where_nothing_fits(self):
         impossible = {"area": (0.9, 1.0), "aspect": (1.0, 1.0), "attempts": 10}
         assert images.sample_crop(10, 100, RNG, **impossible) is None
@@ -242,7 +362,10 @@ class TestCrops:
 def test_flip_mirrors_half_of_the_images():
     flipped = [images.random_flip(PICTURE, RNG)[0, 0, 0] == PICTURE[0, -1, 0] for _ in range(1000)]
     assert 440 < sum(flipped) < 560
-    np.testing.assert_array_equal(images.random_flip(PICTURE, RNG, probability=1.0), PICTURE[:, ::-1])
+    for picture in (PICTURE, PICTURE[:, :, :1], PICTURE[::2, 3:9], PICTURE.astype(np.int64), PICTURE / 3):
+        got = images.random_flip(picture, RNG, probability=1.0)
+        assert got.dtype == picture.dtype
+        np.testing.assert_array_equal(got, picture[:, ::-1])
 
 
 def test_normalize():
