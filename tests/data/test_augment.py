@@ -1,4 +1,8 @@
-"""RandAugment and AutoAugment: against google/automl, Pillow, and between host and device."""
+"""RandAugment and AutoAugment: against TensorFlow and Pillow, and between host and device.
+
+The conventions are google/automl's; reference numbers are made by tools/golden/augment.py, where TensorFlow
+and Pillow work by them.
+"""
 
 import json
 import math
@@ -56,7 +60,9 @@ def checksum(image):
     return zlib.crc32(np.ascontiguousarray(image).tobytes())
 
 
-class TestAgainstAutoml:
+class TestAgainstTensorFlowAndPillow:
+    """Numbers recorded by tools/golden/augment.py, which formulates every operation once more."""
+
     @pytest.mark.parametrize("name", [n for n in OPS[:-1] if n not in ("Color", "Sharpness")])
     def test_exact_operations_at_all_magnitudes(self, name):
         recorded = {k: v for k, v in RECORDED["checksums"].items() if k.split()[0] == name}

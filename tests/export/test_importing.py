@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from offsites_jax import weights
 from offsites_jax.cli.main import run
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.export.importers.efficientnet import SOURCES, abstract_variables, timm_names
+from offsites_jax.export.importers.efficientnet import SOURCES, abstract_variables, automl_names, timm_names
 from offsites_jax.export.importing import import_weights
 from offsites_jax.models.registry import create_model
 from offsites_jax.train.state import flatten, unflatten
@@ -104,8 +104,8 @@ def test_logits_are_those_of_the_source(tmp_path, source, name):
     np.testing.assert_allclose(logits[:, :4], golden["logits"], atol=1e-4 * largest, rtol=0)
 
 
-def test_logits_are_those_of_google_automl():
-    """From a checkpoint as training leaves it, whose raw values are far from the averages."""
+def test_logits_from_names_of_google_automl():
+    """Those of Keras, from a checkpoint as training leaves it, whose raw values are far from the averages."""
     variables = weights.load("efficientnet_v2_b0", GOLDEN / "automl_tiny", source="automl", **TINY)
     images = np.random.default_rng(7).standard_normal((2, 37, 50, 3)).astype(np.float32)
     logits = create_model("efficientnet_v2_b0", **TINY).apply(variables, images, train=False)
@@ -113,7 +113,7 @@ def test_logits_are_those_of_google_automl():
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-def test_raw_values_of_google_automl():
+def test_raw_values_under_names_of_google_automl():
     """The reference added 1 to every raw value after averaging."""
     averaged, raw = (
         flatten(weights.load("efficientnet_v2_b0", GOLDEN / "automl_tiny", "automl", params=params, **TINY))
@@ -121,6 +121,17 @@ def test_raw_values_of_google_automl():
     )
     for name, value in averaged.items():
         np.testing.assert_allclose(raw[name], value + 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("scope", ["head", "head_1"])
+def test_both_scopes_of_google_automls_classifier_are_known(scope):
+    """Some versions of TensorFlow number the head's scope, which is opened twice."""
+    model = create_model("efficientnet_v2_b0", **TINY)
+    tensors = ["net/stem/conv2d/kernel", f"net/{scope}/dense/kernel", f"net/{scope}/dense/bias"]
+    origins = automl_names(model, abstract_variables(model), tensors, "ema").origins
+    assert origins["params/classifier/kernel"].name == f"net/{scope}/dense/kernel"
+    assert origins["params/classifier/bias"].name == f"net/{scope}/dense/bias"
+    assert origins["params/head/conv/kernel"].name == "net/head/conv2d/kernel"
 
 
 @pytest.mark.parametrize("name", ["efficientnet_v2_s", "efficientnet_b1"])
@@ -135,7 +146,7 @@ def test_every_leaf_of_deeper_variants_has_a_name_of_its_own(name):
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A timm file of the tiny network, made by turning the one of google/automl around."""
+    """A timm file of the tiny network, made by turning the one in google/automl's layout around."""
     model = create_model("efficientnet_v2_b0", **TINY)
     leaves = flatten(weights.load("efficientnet_v2_b0", GOLDEN / "automl_tiny", "automl", **TINY))
     origins = timm_names(model, abstract_variables(model), (), "ema").origins
