@@ -151,6 +151,11 @@ class Experiment:
         """The same experiment with the overrides of stage `index`."""
         return self if index == self.stage else resolve(self.raw, stage=index)
 
+    def first_alike(self, index: int) -> int:
+        """The first stage with the same overrides as stage `index`; both are one program."""
+        overrides = [(stage.model, stage.task, stage.data, stage.train) for stage in self.stages]
+        return overrides.index(overrides[index]) if overrides else 0
+
     @property
     def final(self) -> "Experiment":
         """The experiment at its last stage: the model that comes out of it."""

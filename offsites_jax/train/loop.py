@@ -10,7 +10,7 @@ that a checkpoint carries its own scores; the save comes last so that all that l
 import contextlib
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -109,12 +109,13 @@ def train(
         )
         describe_run(program, state, writer, step)
 
+        compiled: dict[int, CompiledStage] = {}
         stage, scores, leaving = None, {}, False
         while step < settings.steps and not leaving:
             if stage is None or step >= stage.end:
                 stages.close()
                 stage = stages.enter_context(
-                    contextlib.closing(enter_stage(experiment, mesh, step, meta, progress))
+                    contextlib.closing(enter_stage(experiment, mesh, step, meta, progress, compiled))
                 )
 
             batch = next(stage.batches)
@@ -157,6 +158,15 @@ def train(
     return TrainResult(state, scores, progress.seconds)
 
 
+class CompiledStage(NamedTuple):
+    """What stages of equal settings share."""
+
+    program: Program
+    update: StepFn
+    flops: Any
+    evaluations: Evaluations
+
+
 @dataclasses.dataclass(frozen=True)
 class RunningStage:
     """A stage compiled, with its batches under way."""
@@ -187,14 +197,25 @@ class RunningStage:
 
 
 def enter_stage(
-    experiment: Experiment, mesh: Mesh, step: int, meta: Mapping[str, Any], progress: Progress
+    experiment: Experiment,
+    mesh: Mesh,
+    step: int,
+    meta: Mapping[str, Any],
+    progress: Progress,
+    compiled: dict[int, CompiledStage],
 ) -> RunningStage:
-    """Compiles the stage that update number `step` belongs to and seeks its data to that step."""
+    """Compiles the stage that update number `step` belongs to and seeks its data to that step.
+
+    A stage with the settings of an earlier one (random resizing draws the same few sizes again and again)
+    finds that one's program in `compiled`, and compiles nothing.
+    """
     index = experiment.stage_at(step)
     staged = experiment.at_stage(index)
-    program = create_program(staged, mesh)
-    with progress.time("compile"):
-        update = program.update()
+    first = experiment.first_alike(index)
+    if first not in compiled:
+        compiled[first] = compile_stage(staged, mesh, progress)
+    ready = compiled[first]
+    program = dataclasses.replace(ready.program, experiment=staged)
     with progress.time("open data"):
         pipeline = staged.found.create_pipeline(staged, staged.data.train_split, train=True)
         fingerprint = pipeline.source.fingerprint()
@@ -208,18 +229,26 @@ def enter_stage(
             shard=data_shard(mesh),
             loading=staged.data.loading,
         )
-    progress.stage(staged.stage_name, step, flops=step_flops(program), mesh=mesh)
+    progress.stage(staged.stage_name, step, flops=ready.flops, mesh=mesh)
     return RunningStage(
         program=program,
         end=experiment.ends[index],
-        update=update,
+        update=ready.update,
         host_batches=host_batches,
         batches=DeviceBatches(
             host_batches, lambda batch: put_batch(batch, mesh, size), staged.data.loading.prefetch
         ),
-        evaluations=Evaluations(program),
+        evaluations=ready.evaluations,
         fingerprint=fingerprint,
     )
+
+
+def compile_stage(staged: Experiment, mesh: Mesh, progress: Progress) -> CompiledStage:
+    """The program of a stage, with what is compiled of it."""
+    program = create_program(staged, mesh)
+    with progress.time("compile"):
+        update = program.update()
+    return CompiledStage(program, update, step_flops(program), Evaluations(program))
 
 
 def check_splits(experiment: Experiment, mesh: Mesh) -> None:
@@ -230,7 +259,7 @@ def check_splits(experiment: Experiment, mesh: Mesh) -> None:
 
     """
     opened = set()
-    for index in range(len(experiment.ends)):
+    for index in sorted({experiment.first_alike(i) for i in range(len(experiment.ends))}):
         staged = experiment.at_stage(index)
         for name, settings in staged.evaluators.items():
             size = settings.batch_size or staged.train.batch_size

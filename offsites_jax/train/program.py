@@ -185,7 +185,7 @@ def check_stages(experiment: Experiment, mesh: Mesh) -> None:
       UserError: a stage changes the shape of a parameter.
     """
     first: dict[str, tuple[int, ...]] = {}
-    for index in range(len(experiment.ends)):
+    for index in sorted({experiment.first_alike(i) for i in range(len(experiment.ends))}):
         program = create_program(experiment.at_stage(index), mesh)
         shapes = {path: leaf.shape for path, leaf in flatten(program.abstract.params).items()}
         first = first or shapes
