@@ -128,6 +128,29 @@ class ImageFolderSource:
         return _digest([*self.classes, "", *self._paths])
 
 
+def folder_classes(root: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Class names in order of number: the lines of `root/classes.txt`, or the folders of `root/train`."""
+    return _class_names(epath.Path(root), [])
+
+
+def matching_files(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Names of the files that are meant by a path, a pattern such as "data/train-*", or several of either.
+
+    Those of one pattern are in order of name.
+
+    Raises:
+        UserError: No file matches.
+
+    """
+    if isinstance(paths, str | os.PathLike):
+        path = epath.Path(paths)
+        files = [path] if path.exists() else list(path.parent.glob(path.name))
+        if not files:
+            raise UserError(f"{os.fspath(paths)}: no such file; give files or a pattern of them")
+        return sorted(os.fspath(file) for file in files)
+    return [file for one in paths for file in matching_files(one)]
+
+
 def decode_msgpack(data: bytes) -> Record:
     """Decode the record of an ArrayRecord file written by `write_array_record`."""
     try:
@@ -173,8 +196,7 @@ class ArrayRecordSource:
         paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         decode: Callable[[bytes], Record] = decode_msgpack,
     ):
-        patterns = [paths] if isinstance(paths, str | os.PathLike) else paths
-        self._files = [file for pattern in patterns for file in _matching_files(os.fspath(pattern))]
+        self._files = matching_files(paths)
         self._readers = [_open_array_record(file) for file in self._files]
         self._ends = list(itertools.accumulate(len(reader) for reader in self._readers))
         self._decode = decode
@@ -216,6 +238,9 @@ class TFDSSource:
         split: Split or part of one, such as "train" or "train[:98%]".
         data_dir: Folder of prepared data sets; TFDS's own default when None.
 
+    Attributes:
+        class_names: Names of the classes in order of number, by feature, of those that hold classes.
+
     Raises:
         UserError: The name or split is unknown, or the data is not prepared as ArrayRecord.
 
@@ -234,6 +259,11 @@ class TFDSSource:
             raise UserError(f"{info.full_name} has no split {split!r}; it has {known}") from error
         self._parts = part.file_instructions
         self._ends = list(itertools.accumulate(part.take for part in self._parts))
+        self.class_names = {
+            feature: tuple(inner.names)
+            for feature, kind in info.features.items()
+            if isinstance(inner := getattr(kind, "feature", kind), tfds.features.ClassLabel) and inner.names
+        }
         images = {
             feature: tfds.decode.SkipDecoding()
             for feature, kind in info.features.items()
@@ -332,14 +362,6 @@ def _image_names(folder: epath.Path) -> list[str]:
         kinds = ", ".join(IMAGE_SUFFIXES)
         raise UserError(f"{folder}: this class has no images ({kinds}); add some or remove it")
     return sorted(images, key=os.fsencode)
-
-
-def _matching_files(pattern: str) -> list[str]:
-    path = epath.Path(pattern)
-    files = [path] if path.exists() else list(path.parent.glob(path.name))
-    if not files:
-        raise UserError(f"{pattern}: no such file; give ArrayRecord files or a pattern of them")
-    return sorted(os.fspath(file) for file in files)
 
 
 def _open_array_record(file: str) -> Any:

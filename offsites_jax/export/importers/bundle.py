@@ -14,8 +14,9 @@ from collections.abc import Iterator
 import ml_dtypes
 import numpy as np
 
+from offsites_jax.data.crc32c import masked_crc32c
+from offsites_jax.data.protobuf import fields, message_of, varint
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.export.importers.crc32c import masked_crc32c
 from offsites_jax.export.importers.tensors import Tensors
 
 _MAGIC = 0xDB4775248B80FB57
@@ -108,7 +109,7 @@ def _parse_index(file: pathlib.Path) -> tuple[dict[str, Entry], int]:
         raise ValueError("larger than any index")
     table = dict(_read_table(file.read_bytes()))
     shards = 0
-    for number, value in _fields(table.pop(b"")):
+    for number, value in fields(table.pop(b"")):
         if number == 1:
             shards = _as_int(value)
         elif number == 2 and value != 0:
@@ -125,9 +126,9 @@ def _parse_entry(message: bytes) -> Entry:
     numbers: dict[int, int] = {}
     shape: tuple[int, ...] = ()
     sliced = False
-    for number, value in _fields(message):
+    for number, value in fields(message):
         if number == 2:
-            shape = _parse_shape(_as_bytes(value))
+            shape = _parse_shape(message_of(value))
         elif number == 7:
             sliced = True
         else:
@@ -139,9 +140,9 @@ def _parse_entry(message: bytes) -> Entry:
 def _parse_shape(message: bytes) -> tuple[int, ...]:
     """A `TensorShapeProto`: dimensions in field 2, the size of each in its field 1."""
     sizes = []
-    for number, dimension in _fields(message):
+    for number, dimension in fields(message):
         if number == 2:
-            sizes.append(next((_as_int(v) for n, v in _fields(_as_bytes(dimension)) if n == 1), 0))
+            sizes.append(next((_as_int(v) for n, v in fields(message_of(dimension)) if n == 1), 0))
     return tuple(sizes)
 
 
@@ -171,9 +172,9 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     restarts = struct.unpack("<I", block[-4:])[0]
     end, at, key = len(block) - 4 * (restarts + 1), 0, b""
     while at < end:
-        shared, at = _varint(block, at)
-        fresh, at = _varint(block, at)
-        size, at = _varint(block, at)
+        shared, at = varint(block, at)
+        fresh, at = varint(block, at)
+        size, at = varint(block, at)
         if shared > len(key) or at + fresh + size > end:
             raise ValueError("an entry reaches beyond its block")
         key = key[:shared] + block[at : at + fresh]
@@ -182,53 +183,12 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
-    offset, at = _varint(data, at)
-    size, at = _varint(data, at)
+    offset, at = varint(data, at)
+    size, at = varint(data, at)
     return (offset, size), at
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers and values of a protobuf message: numbers, or bytes where it has a length."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        value: int | bytes
-        match tag & 7:
-            case 0:
-                value, at = _varint(message, at)
-            case 1:
-                value, at = struct.unpack_from("<Q", message, at)[0], at + 8
-            case 2:
-                size, at = _varint(message, at)
-                if at + size > len(message):
-                    raise ValueError("a field reaches beyond its message")
-                value, at = message[at : at + size], at + size
-            case 5:
-                value, at = struct.unpack_from("<I", message, at)[0], at + 4
-            case wire:
-                raise ValueError(f"wire type {wire}")
-        yield tag >> 3, value
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number in groups of seven bits, least first, and where it ends."""
-    value = 0
-    for shift in range(0, 64, 7):
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ValueError("a number of more than 64 bits")
 
 
 def _as_int(value: int | bytes) -> int:
     if not isinstance(value, int) or value >= 1 << 63:
         raise ValueError("a field is no size")
-    return value
-
-
-def _as_bytes(value: int | bytes) -> bytes:
-    if not isinstance(value, bytes):
-        raise ValueError("a field is no message")
     return value

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from tensorboardX.crc32c import crc32c as bytewise
 
-from offsites_jax.export.importers.crc32c import crc32c, masked_crc32c
+from offsites_jax.data.crc32c import crc32c, masked_crc32c
 
 
 @pytest.mark.parametrize(
