@@ -24,7 +24,8 @@ FEW_STEPS = ("--config.train.steps=4", "--config.train.batch_size=8", "--config.
 FOLDER = (
     *ONE_DEVICE, *FEW_STEPS, "--config.train.batch_size=16", "--config.train.keep.best=",
     "--config.data.source=folder", "--config.data.image_size=8", "--config.stages=[]",
-    "--config.evaluators={}", "--config.model.overrides.blocks=['r1_k3_s1_e1_i8_o8_c1']",
+    "--config.evaluators={}", "--config.model.num_classes=2",
+    "--config.model.overrides.blocks=['r1_k3_s1_e1_i8_o8_c1']",
     "--config.model.overrides.head_width=8",
 )  # fmt: skip
 

@@ -21,7 +21,7 @@ import tyro
 from offsites_jax import errors
 from offsites_jax.cli.main import VERBS, parse_overrides
 from offsites_jax.train.config import load_experiment, plain, resolve
-from offsites_jax.train.project import BUILT_IN, find_project, list_projects
+from offsites_jax.train.project import BUILT_IN, PARTS, find_project, list_projects
 from offsites_jax.train.writers import RESERVED, read_metrics
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -263,8 +263,9 @@ def test_the_sample_system_trains_and_predicts(sample):
 
 
 def test_the_sample_has_all_files_of_a_project(sample):
-    built_in = next(BUILT_IN.glob("*/task.py")).parent
-    expected = {file.name for file in built_in.iterdir()} - {"__init__.py", "__pycache__"}
+    expected = {"README.md", *(f"{part}.py" for part in (*PARTS, "jobs"))}
+    for project in BUILT_IN.glob("*/task.py"):
+        assert expected <= {file.name for file in project.parent.iterdir()}
     assert {file.name for file in (sample[0] / "systems" / "sine").iterdir()} - {"__pycache__"} == expected
 
 

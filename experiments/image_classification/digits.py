@@ -41,6 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
         "pad": 1,
         "channels": 1,
         "crop_area": (0.6, 1.0),
+        "eval_crop": "whole",
         "flip": False,
     }
     config.optimizer = {

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
 from offsites_jax.data.pipeline import eval_batches, global_batch
-from offsites_jax.projects.image_classification import data, evaluate, task
+from offsites_jax.projects.image_classification import data, evaluate, losses, scores, sources, task
 from offsites_jax.train.config import load_experiment
 
 DIGITS = "experiments/image_classification/digits.py"
@@ -26,21 +26,20 @@ def logits_and_labels(count=200, classes=7):
 
 def test_scores_equal_scikit_learn_on_tie_free_input():
     logits, labels = logits_and_labels()
-    found = evaluate.scores(logits, labels)
+    rows = scores.rows_of(logits, labels)
+    found = scores.scores(rows)
     exp = np.exp(logits.astype(np.float64))
     assert found["accuracy"] == top_k_accuracy_score(labels, logits, k=1)
     assert found["top5_accuracy"] == top_k_accuracy_score(labels, logits, k=5)
     np.testing.assert_allclose(
         found["cross_entropy"], log_loss(labels, exp / exp.sum(-1, keepdims=True)), rtol=1e-6
     )
-    np.testing.assert_array_equal(
-        evaluate.confusion(logits, labels, 7), confusion_matrix(labels, logits.argmax(-1))
-    )
+    np.testing.assert_array_equal(scores.confusion(rows, 7), confusion_matrix(labels, logits.argmax(-1)))
 
 
 def test_ties_count_for_the_label_and_non_finite_logits_never_do():
     logits = np.array([[1.0, 1.0, 0.0], [np.nan, 5.0, 0.0], [2.0, 1.0, 0.0]], np.float32)
-    found = evaluate.scores(logits, np.array([1, 1, 1]))
+    found = scores.scores(scores.rows_of(logits, np.array([1, 1, 1])))
     assert found["accuracy"] == pytest.approx(1 / 3)
     assert found["top5_accuracy"] == pytest.approx(2 / 3)
     assert np.isfinite(found["cross_entropy"])
@@ -50,8 +49,7 @@ def test_worst_mistakes_are_the_most_confident_wrong_ones():
     logits = np.array([[3.0, 0.0], [0.0, 1.0], [5.0, 0.0], [0.0, 9.0]], np.float32)
     labels = np.array([1, 0, 1, 1])
     images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1)
-    wrong = images[logits.argmax(-1) != labels]
-    found = evaluate.worst_mistakes(logits, labels, wrong, most=2)
+    found = evaluate.worst_mistakes(scores.rows_of(logits, labels), images, most=2)
     assert found.images.ravel().tolist() == [2, 0]
     assert found.predictions.tolist() == [0, 0]
     assert found.confidences[0] > found.confidences[1]
@@ -62,7 +60,7 @@ def test_cross_entropy_spreads_the_smoothing_over_all_classes():
     targets = 0.9 * np.eye(5)[labels] + 0.1 / 5
     log_softmax = logits - np.log(np.exp(logits.astype(np.float64)).sum(-1, keepdims=True))
     expected = -(targets * log_softmax).sum(-1)
-    found = task.cross_entropy(jnp.asarray(logits), jnp.asarray(labels), 0.1)
+    found = losses.softmax(jnp.asarray(logits), losses.targets_of(jnp.asarray(labels), 5), 0.1)
     np.testing.assert_allclose(found, expected, rtol=2e-5)
 
 
@@ -72,7 +70,7 @@ def test_l2_leaves_out_what_its_pattern_names():
 
 
 def test_digits_are_split_once_and_for_all_by_class():
-    train, test = data.digits("train"), data.digits("test")
+    train, test = sources.digits("train"), sources.digits("test")
     assert (len(train), len(test)) == (1437, 360)
     counts = collections.Counter(int(test[i]["label"]) for i in range(360))
     assert set(counts.values()) == {35, 36, 37}

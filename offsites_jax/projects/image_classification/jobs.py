@@ -1,13 +1,205 @@
 """What people do with a classifier beyond training and evaluating it."""
 
 import json
-import os
+from typing import Any, Literal
 
 import numpy as np
 from etils import epath
+from tyro.conf import Positional
 
-from offsites_jax.data.show import contact_sheet
-from offsites_jax.errors import UserError
+from offsites_jax.errors import DamagedDataError, UserError
+from offsites_jax.projects.image_classification.search.jobs import scale, search
+from offsites_jax.projects.image_classification.search.overrides import pairs
+
+NEW_HEAD = r"^params/(classifier|head/logits)/"
+
+
+def predict(
+    inputs: Positional[tuple[str, ...]],
+    workdir: str,
+    output: str = "",
+    top: int = 5,
+    step: str = "latest",
+    params: Literal["ema", "raw"] = "ema",
+) -> None:
+    """Prints the most likely classes of each image by name, one JSON object a line.
+
+    A file that cannot be read gets a row with `error`, and the command ends with code 3.
+
+    Args:
+      inputs: image files, or folders of them.
+      workdir: folder of the run.
+      output: file to write the lines to instead.
+      top: how many classes.
+      step: latest, best or a number.
+      params: averaged parameters where kept, or raw ones.
+
+    """
+    _start()
+
+    from offsites_jax.projects.image_classification.inference import open_model, predictions
+
+    rows = list(predictions(open_model(workdir, _step(step), params), inputs, top))
+    text = "".join(f"{json.dumps(row)}\n" for row in rows)
+    if output:
+        _write(output, text.encode())
+    else:
+        print(text, end="")
+    _check_all_read({row["path"]: row["error"] for row in rows if "error" in row}, len(rows))
+
+
+def embed(
+    inputs: Positional[tuple[str, ...]],
+    workdir: str,
+    output: str,
+    step: str = "latest",
+    params: Literal["ema", "raw"] = "ema",
+) -> None:
+    """Writes the features that the classifier sees as an npz: `features` [files, width] and `paths`.
+
+    Files that cannot be read are left out and named, and the command ends with code 3.
+
+    Args:
+      inputs: image files, or folders of them.
+      workdir: folder of the run.
+      output: the npz file to write.
+      step: latest, best or a number.
+      params: averaged parameters where kept, or raw ones.
+
+    """
+    import io
+
+    _start()
+
+    from offsites_jax.projects.image_classification.inference import embeddings, open_model
+
+    paths, features, errors = embeddings(open_model(workdir, _step(step), params), inputs)
+    stream = io.BytesIO()
+    np.savez(stream, features=features, paths=np.array(paths, dtype=str))
+    _write(output, stream.getvalue())
+    print(f"{output}: {len(paths)} images, {features.shape[1]} features")
+    _check_all_read(errors, len(paths) + len(errors))
+
+
+def finetune(
+    experiment: str,
+    start_from: str,
+    workdir: str,
+    new_head: bool = True,
+    step: str = "latest",
+    params: Literal["ema", "raw"] = "ema",
+    overrides: tuple[str, ...] = (),
+) -> None:
+    """Trains an experiment from the weights of another run, or from imported ones.
+
+    A CoAtNet keeps the size of its relative biases and resizes them to the images within the network.
+
+    Args:
+      experiment: the experiment file that says how to fine-tune.
+      start_from: workdir of a run, or params.safetensors as `offsites import` writes it.
+      workdir: folder of the new run.
+      new_head: start the classifier afresh, as other classes need.
+      step: of a run: latest, best or a number.
+      params: of a run: averaged parameters where kept, or raw ones.
+      overrides: keys of the experiment to change, as train.steps=100.
+
+    """
+    from offsites_jax.train.config import load_experiment, resolve
+
+    raw = load_experiment(experiment, pairs(overrides)).raw
+    raw["init_from"] = {
+        "path": start_from,
+        "step": _step(step),
+        "params": params,
+        "skip": [NEW_HEAD] if new_head else [],
+    }
+    sizes = _table_size(raw, start_from)
+    if sizes:
+        model = raw.setdefault("model", {})
+        model["overrides"] = {**model.get("overrides", {}), "table_image_size": sizes}
+    tuned = resolve(raw)
+    _start(tuned.mesh.cpu_devices)
+
+    from offsites_jax.train.loop import train
+
+    result = train(tuned, workdir)
+    for name, value in result.scores.items():
+        print(f"{name:<32} {value:.6g}")
+
+
+def benchmark(
+    experiment: str,
+    output: str = "",
+    repeats: int = 20,
+    batch_size: int = 0,
+    overrides: tuple[str, ...] = (),
+) -> None:
+    """Measures train step, inference throughput, latency, compilation and memory on this machine.
+
+    Args:
+      experiment: the experiment file; its last stage and its mesh are measured, on random images.
+      output: folder for `benchmark.json` and `benchmark.md`.
+      repeats: timed runs of each.
+      batch_size: images at a time; 0 takes the experiment's.
+      overrides: keys of the experiment to change, as mesh.data=1.
+
+    """
+    from offsites_jax.train.config import load_experiment
+
+    found = load_experiment(experiment, pairs(overrides))
+    _start(found.mesh.cpu_devices)
+
+    from offsites_jax.projects.image_classification.benchmark import measure, render
+
+    figures = measure(found, repeats=repeats, batch_size=batch_size)
+    print(render(figures), end="")
+    if output:
+        _write(f"{output}/benchmark.json", f"{json.dumps(figures, indent=2)}\n".encode())
+        _write(f"{output}/benchmark.md", render(figures).encode())
+
+
+def report(workdir: str, output: str = "") -> None:
+    """Writes a run on one page: stages, scores, published figures, the gap between training and test.
+
+    Args:
+      workdir: folder of the run.
+      output: Markdown file to write instead of printing it.
+
+    """
+    _start()
+
+    from offsites_jax.projects.image_classification.report import report as page
+
+    text = page(workdir)
+    if output:
+        _write(output, text.encode())
+    else:
+        print(text, end="")
+
+
+def convert(experiment: str, split: str, output: str, shards: int = 1) -> None:
+    """Copies a split into ArrayRecord files, which are read by index: `<output>/<split>-00000-of-00001...`.
+
+    Args:
+      experiment: the experiment file whose section `data` says where the split is.
+      split: which one.
+      output: folder for the files.
+      shards: how many files.
+
+    """
+    from offsites_jax.data.source import write_array_record
+    from offsites_jax.projects.image_classification.sources import create_source
+    from offsites_jax.train.config import load_experiment
+
+    data = load_experiment(experiment).data
+    source, keys = create_source(data, split), data.of_split(split)[0]
+    folder = epath.Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in range(shards):
+        file = folder / f"{split}-{shard:05d}-of-{shards:05d}.array_record"
+        rows = range(shard * len(source) // shards, (shard + 1) * len(source) // shards)
+        write_array_record(file, (_portable(source[row], keys.image_key, keys.label_key) for row in rows))
+    print(f"{folder}: {len(source)} images in {shards} files")
 
 
 def worst(workdir: str, output: str, split: str = "test", count: int = 60) -> None:
@@ -20,35 +212,90 @@ def worst(workdir: str, output: str, split: str = "test", count: int = 60) -> No
       count: how many mistakes to show.
 
     """
-    from offsites_jax.parallel.start import start
     from offsites_jax.train.workdir import read_experiment
 
-    start(read_experiment(workdir).mesh.cpu_devices)
+    _start(read_experiment(workdir).mesh.cpu_devices)
 
+    from offsites_jax.data.show import contact_sheet
     from offsites_jax.projects.image_classification.evaluate import worst_mistakes
+    from offsites_jax.projects.image_classification.scores import rows_of
     from offsites_jax.train.evaluation import host_rows
     from offsites_jax.train.restore import restore, split_batches
 
     model = restore(workdir)
-    batches = split_batches(model, split)
-    rows = list(host_rows(model.predict, batches, keep=("image", "label")))
-    logits, labels, images = (
-        np.concatenate([r[name] for r in rows]) for name in ("logits", "label", "image")
-    )
-    found = worst_mistakes(logits, labels, images[logits.argmax(-1) != labels], count)
-    if not len(found.labels):
+    found = None
+    for batch in host_rows(model.predict, split_batches(model, split), keep=("image", "label")):
+        found = worst_mistakes(rows_of(batch["logits"], batch["label"]), batch["image"], count, found)
+    if found is None or not len(found.labels):
         raise UserError(f"{workdir}: no mistakes on split {split!r}; nothing to show")
-    folder = epath.Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
     table = [
         {"label": int(label), "prediction": int(guess), "confidence": float(sure)}
         for label, guess, sure in zip(found.labels, found.predictions, found.confidences, strict=True)
     ]
-    partial = folder / f".worst.{os.getpid()}.json"
-    partial.write_text(json.dumps(table, indent=2))
-    partial.rename(folder / "worst.json")
+    folder = epath.Path(output)
+    _write(folder / "worst.json", json.dumps(table, indent=2).encode())
     contact_sheet(found.images).save(folder / "worst.png")
     print(f"{folder}: {len(table)} mistakes")
 
 
-JOBS = {"worst": worst}
+def _start(cpu_devices: int = 0) -> None:
+    from offsites_jax.parallel.start import start
+
+    start(cpu_devices)
+
+
+def _step(text: str) -> Any:
+    """A step number, or "latest" or "best"."""
+    if text in ("latest", "best"):
+        return text
+    if not text.isdigit():
+        raise UserError(f"--step: {text!r} is neither a number nor latest nor best")
+    return int(text)
+
+
+def _table_size(raw: dict[str, Any], start_from: str) -> list[int]:
+    """Sides of the images that a CoAtNet's relative biases were trained for; empty for other models."""
+    from offsites_jax.train.workdir import CONFIG, read_experiment
+
+    if not str(raw.get("model", {}).get("name", "")).startswith("coatnet"):
+        return []
+    if not (epath.Path(start_from) / CONFIG).exists():
+        return []
+    trained = read_experiment(start_from)
+    kept = trained.model.overrides.get("table_image_size") or [trained.data.image_size] * 2
+    return list(kept)
+
+
+def _portable(record: dict[str, Any], image_key: str, label_key: str) -> dict[str, Any]:
+    """A record as bytes, numbers and lists."""
+    image = record[image_key]
+    if not isinstance(image, bytes):
+        raise UserError(f"field {image_key!r} holds pixels, not a file; only encoded images are converted")
+    return {"image": image, "label": np.asarray(record[label_key]).tolist()}
+
+
+def _check_all_read(errors: dict[str, str], count: int) -> None:
+    if errors:
+        first, reason = next(iter(errors.items()))
+        raise DamagedDataError(
+            f"{len(errors)} of {count} files could not be read; the first, {first}: {reason}"
+        )
+
+
+def _write(file: epath.PathLike, content: bytes) -> None:
+    from offsites_jax.train.writers import write_atomically
+
+    write_atomically(epath.Path(file), content)
+
+
+JOBS = {
+    "predict": predict,
+    "embed": embed,
+    "finetune": finetune,
+    "benchmark": benchmark,
+    "report": report,
+    "convert": convert,
+    "worst": worst,
+    "search": search,
+    "scale": scale,
+}

@@ -1,4 +1,4 @@
-"""Softmax classification with label smoothing and L2, as EfficientNetV2 trains (arXiv 2104.00298)."""
+"""Classification of images with one label or many, as EfficientNetV2 (arXiv 2104.00298) and CoAtNet train."""
 
 import dataclasses
 import re
@@ -7,10 +7,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from offsites_jax.data.augment.mix import mix
+from offsites_jax.errors import UserError
 from offsites_jax.projects.image_classification.data import DataConfig
+from offsites_jax.projects.image_classification.losses import LOSSES, LossName, targets_of
 from offsites_jax.projects.image_classification.model import create_classifier
 from offsites_jax.train.config import Experiment
 from offsites_jax.train.contract import Batch, Loss, Mean, Objective, Task, Tree, Variables
@@ -22,15 +24,31 @@ class TaskConfig:
     """Section `task`.
 
     Attributes:
-      label_smoothing: share of the probability spread evenly over all classes.
+      loss: softmax; multilabel_softmax, whose targets share one unit among them; sigmoid, summed over
+        classes, or sigmoid_mean.
+      label_smoothing: of softmax: share of the probability spread evenly over all classes; of sigmoid: share
+        moved towards a half.
+      mixup_alpha: mixup blends pairs of images by Beta(alpha, alpha); 0 is off.
+      cutmix_alpha: CutMix puts a box of one image into another, its share by Beta(alpha, alpha); 0 is off.
+        With both, half of the batch is blended and half is cut.
       l2: weight of half the squared norm of the parameters, inside the loss.
       l2_exclude: pattern of parameter paths that `l2` leaves alone.
 
     """
 
+    loss: LossName = "softmax"
     label_smoothing: float = 0.1
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
     l2: float = 0.0
     l2_exclude: str = "(bias|scale)$"
+
+    def __post_init__(self) -> None:
+        for name in ("mixup_alpha", "cutmix_alpha", "l2"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"config.task.{name}: is {getattr(self, name)}, must be at least 0")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"config.task.label_smoothing: is {self.label_smoothing}, must be in [0, 1)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,44 +63,72 @@ class ImageClassification(Task):
     inputs = ("image",)
 
     def init(self, rng: PRNGKeyArray, batch: Batch) -> Variables:
-        """Fresh variables of the backbone."""
-        return dict(self.model.init(rng, self.pixels(batch["image"]), train=False))
+        """Fresh variables of the backbone.
+
+        Raises:
+          UserError: the images are smaller than what the backbone halves them down to.
+        """
+        pixels = self.pixels(batch["image"])
+        found, variables = self.model.init_with_output(rng, pixels, train=False, method="endpoints")
+        halvings = [int(name.removeprefix("reduction_")) for name in found if name.startswith("reduction_")]
+        self._check_sizes(2 ** max(halvings))
+        return dict(variables)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """One: cross-entropy plus L2."""
+        """One: the classification loss plus L2."""
         return (Objective("classify", self.loss),)
 
     def loss(
         self, params: Tree, model_state: Tree, batch: Batch, rng: PRNGKeyArray, step: Int[Array, ""]
     ) -> Loss:
-        """Mean cross-entropy over the batch, with accuracy as a metric."""
+        """Mean loss over the batch, blended by mixup and CutMix, with accuracy as a metric."""
+        mix_rng, dropout_rng = jax.random.split(rng)
+        pixels, targets = self.mixed(batch, mix_rng)
         logits, new_state = self.model.apply(
             {"params": params, **model_state},
-            self.pixels(batch["image"]),
+            pixels,
             train=True,
-            rngs={"dropout": rng},
+            rngs={"dropout": dropout_rng},
             mutable=list(model_state),
         )
-        losses = cross_entropy(logits, batch["label"], self.config.label_smoothing)
+        losses = LOSSES[self.config.loss](logits, targets, self.config.label_smoothing)
         terms = {"cross_entropy": Mean.of(losses)}
         if self.config.l2:
             penalty = self.config.l2 * half_squared_norm(params, self.config.l2_exclude)
             terms["l2"] = Mean(penalty, jnp.ones(()))
-        accuracy = Mean.of(jnp.argmax(logits, axis=-1) == batch["label"])
-        return Loss(terms, new_state, {"accuracy": accuracy})
+        # Right is a class with the largest share: one of the labels, or the stronger image of a blend.
+        said = jnp.take_along_axis(targets, jnp.argmax(logits, -1, keepdims=True), -1)[:, 0]
+        return Loss(terms, new_state, {"accuracy": Mean.of(said >= targets.max(-1))})
+
+    def mixed(
+        self, batch: Batch, rng: PRNGKeyArray
+    ) -> tuple[Float[Array, "batch height width channels"], Float[Array, "batch classes"]]:
+        """Normalised pixels and targets of a train batch, after mixup and CutMix."""
+        config = self.config
+        pixels, targets = self.pixels(batch["image"]), targets_of(batch["label"], self.num_classes)
+        if not config.mixup_alpha and not config.cutmix_alpha:
+            return pixels, targets
+        return mix(pixels, targets, rng, mixup_alpha=config.mixup_alpha, cutmix_alpha=config.cutmix_alpha)
 
     def predict(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Logits [batch, classes] in float32, and the winning class, for raw uint8 images."""
         logits: Array = self.model.apply(variables, self.pixels(batch["image"]), train=False)  # type: ignore[assignment]
         return {"logits": logits.astype(jnp.float32), "prediction": jnp.argmax(logits, axis=-1)}
 
+    def embed(self, variables: Variables, batch: Batch) -> Float[Array, "batch features"]:
+        """What the classifier sees: features averaged over the image, in float32."""
+        pixels = self.pixels(batch["image"])
+        found: Any = self.model.apply(variables, pixels, train=False, method="endpoints")
+        return found["pooled"]
+
     def batch_spec(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """uint8 images and int32 labels."""
+        """uint8 images and int32 labels: one per image, or up to `data.max_labels`."""
         size, channels = self.data.image_size, self.data.channels
+        most = (self.data.max_labels,) if self.data.max_labels else ()
         return {
             "image": jax.ShapeDtypeStruct((batch_size, size, size, channels), jnp.uint8),
-            "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+            "label": jax.ShapeDtypeStruct((batch_size, *most), jnp.int32),
         }
 
     def input_spec(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -95,20 +141,31 @@ class ImageClassification(Task):
         mean, std = (jnp.asarray(v, jnp.float32) for v in (self.data.mean, self.data.std))
         return (images.astype(jnp.float32) - mean) / std
 
+    def _check_sizes(self, stride: int) -> None:
+        for key in ("image_size", "eval_size"):
+            size = getattr(self.data, key) or stride
+            if size < stride:
+                raise UserError(
+                    f"config.data.{key}: {size} pixels are too few for {type(self.model).__name__}, which "
+                    f"shrinks images {stride} times; use at least {stride}"
+                )
+
 
 def create_task(experiment: Experiment, dtype: jnp.dtype) -> ImageClassification:
     """The task of an experiment at one of its stages."""
+    if experiment.data.max_labels and experiment.task.loss == "softmax":
+        raise UserError(
+            "config.task.loss: softmax takes one label an image, data.max_labels says there are "
+            f"{experiment.data.max_labels}; use multilabel_softmax or sigmoid"
+        )
+    mixes = experiment.task.mixup_alpha or experiment.task.cutmix_alpha
+    rows = experiment.train.batch_size // experiment.train.accumulate
+    if mixes and rows % 2:
+        raise UserError(
+            f"config.train.batch_size: {rows} images at a time cannot be paired for mixup; use an even number"
+        )
     model = create_classifier(experiment.model, dtype)
     return ImageClassification(model, experiment.task, experiment.data, experiment.model.num_classes)
-
-
-def cross_entropy(
-    logits: Float[Array, "batch classes"], labels: Int[Array, "batch"], smoothing: float
-) -> Float[Array, "batch"]:
-    """Softmax cross-entropy against (1 - smoothing) one-hot + smoothing / classes, in float32."""
-    classes = logits.shape[-1]
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, classes), smoothing)
-    return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
 
 
 def half_squared_norm(params: Any, exclude: str) -> Float[Array, ""]:
