@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from offsites_jax.cli.abort import on_abort
 from offsites_jax.cli.common import add_experiment, add_json, print_json
 from offsites_jax.errors import UserError
 
@@ -41,18 +42,25 @@ def run(options: argparse.Namespace) -> int:
     from offsites_jax.parallel.compiler import Compiler
     from offsites_jax.parallel.topology import parse_topology
     from offsites_jax.train.config import load_experiment
-    from offsites_jax.train.plan import with_remat
 
     experiment = load_experiment(options.experiment, options.overrides)
     slices = experiment.mesh.slices if options.slices is None else options.slices
     topology = parse_topology(options.topology, slices)
     stages = stages_of(options.stage, [stage.name for stage in experiment.stages])
     policies = options.remat.split(",") if options.remat else [""]
-    compiler = Compiler(topology)
+    compiler = Compiler(topology)  # loads libtpu, which has a say in aborts, too
+    with on_abort(blame_compiler):
+        return compile_and_print(options, experiment, compiler, stages, policies)
+
+
+def compile_and_print(
+    options: argparse.Namespace, experiment: Any, compiler: Any, stages: list[int], policies: list[str]
+) -> int:
+    """The sweep, or the plan, as asked for."""
     if options.sweep or len(policies) > 1:
         return run_sweep(options, experiment.at_stage(stages[-1]), compiler, policies)
 
-    from offsites_jax.train.plan import create_plan
+    from offsites_jax.train.plan import create_plan, with_remat
     from offsites_jax.train.plan_report import render, render_shardings, shardings_json, to_json
 
     if options.remat:
@@ -86,6 +94,16 @@ def run_sweep(options: argparse.Namespace, experiment: Any, compiler: Any, polic
     else:
         print(render_sweep(candidates, compiler.topology, experiment.stage_name))
     return 0
+
+
+def blame_compiler() -> None:
+    """Ends this process after the TPU compiler has aborted it."""
+    os.write(
+        2,
+        b"offsites: the TPU compiler failed inside (see 'Check failed' above), which is no fault of the "
+        b"experiment; try another batch size, mesh or version of libtpu\n",
+    )
+    os._exit(1)
 
 
 def stages_of(text: str, names: Sequence[str]) -> list[int]:

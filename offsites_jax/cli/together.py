@@ -6,11 +6,9 @@ it goes the reason for which one of them stops, and its end without a word is th
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import secrets
-import signal
 import socket
 import sys
 import threading
@@ -25,6 +23,7 @@ import jax
 from absl import logging
 from jax._src import distributed  # the store that all processes share has no public name
 
+from offsites_jax.cli.abort import on_abort
 from offsites_jax.errors import EXIT_PREEMPTED, NonFiniteLossError, OffsitesError, Preempted
 from offsites_jax.train.lost import ProcessLostError
 
@@ -161,26 +160,14 @@ def _send(message: bytes, links: Links) -> None:
             link.send_bytes(message)
 
 
-@contextlib.contextmanager
-def _explaining_abort() -> Iterator[None]:
-    """Says what it means when JAX aborts this process, and leaves with the code that asks for a new start.
-
-    JAX does so in a thread of its own. A signal handler of Python would be run after abort() returns, which
-    it never does; hence one of C.
-    """
+def _explaining_abort() -> contextlib.AbstractContextManager[None]:
+    """Says what it means when JAX aborts this process, and leaves with the code that asks for a new start."""
     who = f"process {jax.process_index()} of {jax.process_count()}"
     line = f"offsites: {who}: JAX ended it, most likely since another process died (see above); {AGAIN}\n"
 
-    @ctypes.CFUNCTYPE(None, ctypes.c_int)
-    def explain(number: int) -> None:
+    def explain() -> None:
         if _leaving.acquire(timeout=PATIENCE_SECONDS):  # else another thread has the word
             os.write(2, line.encode())
         os._exit(EXIT_PREEMPTED)
 
-    libc = ctypes.CDLL(None)
-    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
-    before = libc.signal(signal.SIGABRT, ctypes.cast(explain, ctypes.c_void_p))
-    try:
-        yield
-    finally:
-        libc.signal(signal.SIGABRT, before)
+    return on_abort(explain)
