@@ -74,7 +74,14 @@ def export(
         "git_revision": git_revision(pathlib.Path(__file__)),
     }
     return write_folder(
-        Inference(task.predict, restored.variables, task.input_spec, batch, tuple(platforms)),
+        Inference(
+            predict=task.predict,
+            variables=restored.variables,
+            input_spec=task.input_spec,
+            batch=batch,
+            platforms=tuple(platforms),
+            model=getattr(task, "model", None),
+        ),
         output,
         format=format,
         facts=facts,

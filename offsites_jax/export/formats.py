@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.export import readme, savedmodel
+from offsites_jax.export import readme, savedmodel, timm
 from offsites_jax.export.compare import Predict
 from offsites_jax.export.inference import Inference
 from offsites_jax.export.load import MODEL, PARAMS, load, local_platforms
@@ -112,11 +112,25 @@ def reopen_orbax(inference: Inference, folder: pathlib.Path) -> Predict:
     return inference.bind(variables)
 
 
+def write_timm(inference: Inference, folder: pathlib.Path) -> Signature:
+    """Weights under the names of timm, and how timm makes the network."""
+    timm.save(inference, folder)
+    return signature_of(inference)
+
+
+def reopen_timm(inference: Inference, folder: pathlib.Path) -> Predict:
+    """The live function on the weights, turned back into ours."""
+    leaves = timm.reload(inference, folder)
+    check_equal(folder / timm.WEIGHTS, leaves, inference)
+    return inference.bind(unflatten(leaves))
+
+
 FORMATS: dict[str, Format] = {
     "stablehlo": Format(write_stablehlo, reopen_stablehlo, readme.stablehlo),
     "savedmodel": Format(write_savedmodel, reopen_savedmodel, readme.savedmodel),
     "safetensors": Format(write_safetensors, reopen_safetensors, readme.safetensors),
     "orbax": Format(write_orbax, reopen_orbax, readme.orbax),
+    "timm": Format(write_timm, reopen_timm, readme.timm),
 }
 
 

@@ -5,9 +5,11 @@ import importlib
 import os
 import pathlib
 import posixpath
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 from safetensors.numpy import save_file
 
 from offsites_jax.errors import UserError
@@ -16,12 +18,18 @@ from offsites_jax.export.importers.mapping import Filled, fill
 from offsites_jax.export.load import PARAMS
 from offsites_jax.export.manifest import README, fingerprint, write_manifest
 from offsites_jax.export.publish import published
+from offsites_jax.models.coatnet import CoAtNet, transfer_resolution
 from offsites_jax.models.registry import create_model
+from offsites_jax.nn.relative_tables import Resize
 from offsites_jax.train.report import versions
 from offsites_jax.train.schema import nearest
-from offsites_jax.train.state import unflatten
+from offsites_jax.train.state import flatten, unflatten
 
-_FAMILIES = {"EfficientNet": "offsites_jax.export.importers.efficientnet"}
+FAMILIES = {
+    "EfficientNet": "offsites_jax.export.importers.efficientnet",
+    "CoAtNet": "offsites_jax.export.importers.coatnet",
+    "ResNet": "offsites_jax.export.importers.resnet",
+}
 """By class of model, the module that knows its leaves and what sources call them."""
 
 
@@ -56,6 +64,8 @@ def load(
     *,
     new_head: bool = False,
     params: str = "ema",
+    image_size: int | tuple[int, int] | None = None,
+    resize: Resize = "bilinear",
     **settings: Any,
 ) -> dict[str, Any]:
     """Reads a published weights file into the variables of one of our models.
@@ -66,6 +76,9 @@ def load(
       source: whose names it uses: "timm", "automl" or "keras".
       new_head: leave out the classifier, whatever size the file's has.
       params: "ema" for averaged copies where the file keeps them beside, or "raw".
+      image_size: side, or height and width, of the images to use the weights on, for networks whose weights
+        depend on it (CoAtNet); by default as in the file.
+      resize: how to interpolate for that size, see `nn.relative_tables.resize_table`.
       **settings: of the model, as `create_model` takes them; `num_classes` above all.
 
     Returns:
@@ -78,7 +91,7 @@ def load(
     """
     model = create_model(model_name, **settings)
     filled, _ = read(model, path, source, new_head=new_head, params=params)
-    return unflatten(filled.leaves)
+    return unflatten(_at_size(model, filled.leaves, image_size, resize))
 
 
 def read(
@@ -90,16 +103,34 @@ def read(
     params: str = "ema",
 ) -> tuple[Filled, tuple[pathlib.Path, ...]]:
     """What `load` does, for a model at hand: leaves with their origins, and the files they were in."""
-    family = _FAMILIES.get(type(model).__name__)
+    family = FAMILIES.get(type(model).__name__)
     if family is None:
         raise UserError(f"{type(model).__name__}: no source of weights is known for models of this family")
     names = importlib.import_module(family)
     if source not in names.SOURCES:
         raise UserError(f"--from: no source {source!r}{nearest(source, names.SOURCES)}")
     with open_tensors(pathlib.Path(path)) as tensors:
-        wanted = names.abstract_variables(model)
+        wanted = names.abstract_variables(model, tensors.shapes)
         table = names.SOURCES[source](model, wanted, tensors.shapes, params)
         return fill(wanted, table, tensors, new_head=new_head), tensors.files
+
+
+def _at_size(
+    model: nn.Module,
+    leaves: Mapping[str, np.ndarray],
+    image_size: int | tuple[int, int] | None,
+    resize: Resize,
+) -> dict[str, np.ndarray]:
+    """The leaves for images of another size, by flat name."""
+    if image_size is None:
+        return dict(leaves)
+    if not isinstance(model, CoAtNet):
+        raise UserError(
+            f"--image-size: the weights of {type(model).__name__} serve images of any size; leave it out"
+        )
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    moved = transfer_resolution(model, unflatten(leaves), size, resize)
+    return {name: np.asarray(leaf) for name, leaf in flatten(moved).items()}
 
 
 def import_weights(
@@ -111,6 +142,8 @@ def import_weights(
     new_head: bool = False,
     params: str = "ema",
     num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    resize: Resize = "bilinear",
     overwrite: bool = False,
 ) -> Report:
     """Writes a folder with `params.safetensors`, for `init_from`, and a record of where it comes from.
@@ -123,6 +156,8 @@ def import_weights(
       new_head: leave out the classifier.
       params: "ema" or "raw".
       num_classes: outputs of the file's classifier, where they are not those the model is published with.
+      image_size: of the images to use the weights on, as in `load`.
+      resize: how to interpolate for that size.
       overwrite: replace an earlier import at `output`.
 
     Raises:
@@ -134,13 +169,14 @@ def import_weights(
     model = create_model(model_name, **settings)
     with published(output, overwrite=overwrite) as folder:
         filled, files = read(model, path, source, new_head=new_head, params=params)
-        save_file(dict(filled.leaves), folder / PARAMS)
+        leaves = _at_size(model, filled.leaves, image_size, resize)
+        save_file(leaves, folder / PARAMS)
         report = Report(
             folder=os.fspath(output),
             model=model_name,
             source=source,
-            tensors=len(filled.leaves),
-            values=sum(leaf.size for leaf in filled.leaves.values()),
+            tensors=len(leaves),
+            values=sum(leaf.size for leaf in leaves.values()),
             skipped=filled.skipped,
             ignored=len(filled.ignored),
         )
@@ -149,6 +185,7 @@ def import_weights(
             "format": "weights",
             "model": model_name,
             "settings": settings,
+            "image_size": image_size,
             "source": source,
             "source_files": {file.name: fingerprint(file) for file in files},
             "origins": filled.origins,

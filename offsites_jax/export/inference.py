@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax import export
@@ -31,6 +32,7 @@ class Inference:
       input_spec: `Task.input_spec`: shapes and dtypes by batch size.
       batch: rows of a batch, or "symbolic" for any number of them.
       platforms: where the exported function can run.
+      model: the Linen module inside, for formats that write it as another library knows it.
 
     """
 
@@ -39,6 +41,7 @@ class Inference:
     input_spec: Callable[[Any], Specs]
     batch: int | Literal["symbolic"] = "symbolic"
     platforms: tuple[str, ...] = ("cpu", "tpu", "cuda")
+    model: nn.Module | None = None
 
     def __post_init__(self) -> None:
         """Raises UserError for a batch or a platform that cannot be."""

@@ -133,6 +133,29 @@ Orbax does not notice damage to the numbers; `offsites_jax.export.manifest.verif
 """
 
 
+def timm(signature: Signature) -> str:
+    """Making the network in timm, and loading the weights."""
+    return """## Use
+
+With `pip install timm safetensors`, in this folder:
+
+```python
+import json
+from pathlib import Path
+
+import timm
+from safetensors.torch import load_file
+
+model = timm.create_model(**json.loads(Path("timm.json").read_text())).eval()
+model.load_state_dict(load_file("model.safetensors"))
+print(sum(parameter.numel() for parameter in model.parameters()), "parameters")
+```
+
+The network takes normalised pixels, [batch, channels, height, width]: mean and deviation are `data.mean` and
+`data.std` of `config.json`, for pixels of 0..255.
+"""
+
+
 def example(signature: Signature) -> str:
     """Code that makes a batch of zeros."""
     lines = [

@@ -6,9 +6,7 @@ model = create_model("efficientnet_v2_s", num_classes=10, dtype="bfloat16")
 import dataclasses
 import difflib
 import fnmatch
-import functools
 import importlib
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +21,16 @@ _FAMILIES = {
         *(f"efficientnet_b{size}" for size in range(9)),
         "efficientnet_l2",
     ),
+    "offsites_jax.models.coatnet:variant": (
+        *(f"coatnet_{size}" for size in range(7)),
+        "coatnet_6_table12",
+        "coatnet_7",
+        *(f"coatnet_{size}_rw_224" for size in ("pico", "nano", "0", "1", "2", "3", "bn_0")),
+        *(f"coatnet_rmlp_{size}_rw_224" for size in ("nano", "0", "1", "2", "3")),
+        "coatnet_rmlp_1_rw2_224",
+        "coatnet_rmlp_2_rw_384",
+    ),
+    "offsites_jax.models.resnet:variant": ("resnet_50", "resnet_152"),
 }
 """``module:function`` to the names it knows; the function takes a name and gives its `Variant`."""
 
@@ -104,18 +112,14 @@ def model_info(name: str) -> ModelInfo:
         UserError: if there is no such model.
 
     """
-    import jax
-    import jax.numpy as jnp
+    from offsites_jax.models.counting import count_variables
 
-    found, model = _variant(name), create_model(name)
-    images = jax.ShapeDtypeStruct((1, found.eval_size, found.eval_size, 3), jnp.float32)
-    init = functools.partial(model.init, train=False)
-    variables = jax.eval_shape(init, jax.random.key(0), images)
-    params, stats = (
-        sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables.get(collection, {})))
-        for collection in ("params", "batch_stats")
-    )
-    return ModelInfo(name, params, stats, found.train_size, found.eval_size)
+    found = _variant(name)
+    # Drop rates differ from block to block, and hold no values.
+    fields = {field.name for field in dataclasses.fields(found.module)}
+    same = {"stochastic_depth_rate": 0.0} if "stochastic_depth_rate" in fields else {}
+    counts = count_variables(create_model(name, **same), found.eval_size)
+    return ModelInfo(name, counts["params"], counts["batch_stats"], found.train_size, found.eval_size)
 
 
 def _variant(name: str) -> Variant:

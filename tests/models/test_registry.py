@@ -11,11 +11,13 @@ import ml_collections
 import pytest
 
 from offsites_jax.errors import UserError
-from offsites_jax.models import efficientnet
+from offsites_jax.models import coatnet_variants, efficientnet, resnet
 from offsites_jax.models.efficientnet import EfficientNet
 from offsites_jax.models.registry import create_model, list_models, model_info
 
-# Trainable parameters and running statistics: each sum is what google/automl or Keras counts.
+# Trainable parameters and running statistics. Of EfficientNets, each sum is what google/automl or Keras
+# counts. Of CoAtNets 0 to 7 the paper prints parameters rounded, 25M to 2.44B; of all others timm counts
+# the same.
 COUNTS = {
     "efficientnet_v2_b0": (7_139_704, 60_608),
     "efficientnet_v2_b1": (8_141_052, 71_072),
@@ -34,6 +36,31 @@ COUNTS = {
     "efficientnet_b6": (43_040_704, 224_432),
     "efficientnet_b7": (66_347_960, 310_720),
     "efficientnet_b8": (87_413_142, 380_032),
+    "coatnet_0": (25_036_820, 13_696),
+    "coatnet_1": (42_225_776, 24_064),
+    "coatnet_2": (74_684_744, 32_256),
+    "coatnet_3": (166_966_264, 48_384),
+    "coatnet_4": (275_425_288, 89_856),
+    "coatnet_5": (687_052_952, 119_552),
+    "coatnet_6": (1_471_125_232, 144_384),
+    "coatnet_6_table12": (1_348_435_040, 144_384),
+    "coatnet_7": (2_441_972_728, 192_256),
+    "coatnet_pico_rw_224": (10_851_364, 8_128),
+    "coatnet_nano_rw_224": (15_141_244, 11_584),
+    "coatnet_0_rw_224": (27_435_562, 11_584),
+    "coatnet_1_rw_224": (41_721_502, 21_952),
+    "coatnet_2_rw_224": (73_868_400, 30_080),
+    "coatnet_3_rw_224": (181_805_305, 45_120),
+    "coatnet_bn_0_rw_224": (27_435_562, 28_864),
+    "coatnet_rmlp_nano_rw_224": (15_145_116, 11_584),
+    "coatnet_rmlp_0_rw_224": (27_446_074, 11_584),
+    "coatnet_rmlp_1_rw_224": (41_691_982, 21_952),
+    "coatnet_rmlp_1_rw2_224": (41_724_622, 21_952),
+    "coatnet_rmlp_2_rw_224": (73_881_264, 30_080),
+    "coatnet_rmlp_2_rw_384": (73_881_264, 30_080),
+    "coatnet_rmlp_3_rw_224": (165_152_788, 45_120),
+    "resnet_50": (25_557_032, 53_120),
+    "resnet_152": (60_192_808, 151_424),
 }
 
 
@@ -64,6 +91,8 @@ def test_every_listed_name_is_a_model():
     for name in list_models():
         assert isinstance(create_model(name), nn.Module)
     assert set(efficientnet.VARIANTS) == set(list_models("efficientnet_*"))
+    assert set(coatnet_variants.VARIANTS) == set(list_models("coatnet_*"))
+    assert set(resnet.VARIANTS) == set(list_models("resnet_*"))
 
 
 def test_listing_names_does_not_import_jax():

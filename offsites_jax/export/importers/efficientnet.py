@@ -22,7 +22,9 @@ Specs = Mapping[str, jax.ShapeDtypeStruct]
 _AVERAGED = "/ExponentialMovingAverage"
 
 
-def abstract_variables(model: EfficientNet) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_variables(
+    model: EfficientNet, tensors: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of the model's leaves, by flat name."""
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     return flatten(jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images))

@@ -21,24 +21,38 @@ class Origin:
     Attributes:
       name: of the tensor in the file.
       axes: the transposition that makes it the leaf; none for a tensor that lies as ours does.
+      view: shape to give the tensor before that, where it is another than its own.
+      there: its own shape, where there is a `view`.
+      part: for a tensor of several leaves: the axis of the view they lie along (which then goes), the place
+        of this one, and their number.
 
     """
 
     name: str
     axes: tuple[int, ...] | None = None
+    view: tuple[int, ...] | None = None
+    there: tuple[int, ...] | None = None
+    part: tuple[int, int, int] | None = None
 
     def shape_there(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape the tensor must have to become a leaf of `shape`."""
+        if self.there is not None:
+            return self.there
         if self.axes is None:
             return shape
-        there = [0] * len(shape)
-        for here, axis in enumerate(self.axes):
-            there[axis] = shape[here]
-        return tuple(there)
+        return tuple(shape[self.axes.index(axis)] for axis in range(len(shape)))
 
     def convert(self, array: np.ndarray) -> np.ndarray:
         """The leaf out of the tensor."""
+        if self.view is not None:
+            array = array.reshape(self.view)
+        if self.part is not None:
+            array = array.take(self.part[1], axis=self.part[0])
         return array if self.axes is None else array.transpose(self.axes)
+
+    def revert(self, leaf: np.ndarray) -> np.ndarray:
+        """The tensor out of the leaf, or the leaf's part of it: what `convert` transposed, turned back."""
+        return leaf if self.axes is None else leaf.transpose(np.argsort(self.axes))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +114,29 @@ def fill(wanted: Mapping[str, Any], table: NameTable, tensors: Tensors, *, new_h
     leaves = {name: _read(tensors, origin, wanted[name].dtype) for name, origin in origins.items()}
     names = {name: origin.name for name, origin in origins.items()}
     return Filled(leaves, names, tuple(heads), tuple(unused))
+
+
+def spill(leaves: Mapping[str, np.ndarray], table: NameTable) -> dict[str, np.ndarray]:
+    """The tensors of a file out of a model's leaves: `fill` the other way round.
+
+    Args:
+      leaves: all leaves that the table knows.
+      table: where they would come from.
+
+    """
+    parts: dict[str, list[tuple[Origin, np.ndarray]]] = {}
+    for name, origin in table.origins.items():
+        parts.setdefault(origin.name, []).append((origin, origin.revert(leaves[name])))
+    return {name: np.ascontiguousarray(_joined(found)) for name, found in parts.items()}
+
+
+def _joined(found: Sequence[tuple[Origin, np.ndarray]]) -> np.ndarray:
+    """One tensor out of its parts."""
+    origin, array = found[0]
+    if origin.part is not None:
+        in_order = sorted(found, key=lambda pair: pair[0].part or ())
+        array = np.stack([part for _, part in in_order], axis=origin.part[0])
+    return array if origin.there is None else array.reshape(origin.there)
 
 
 def _check_names(
