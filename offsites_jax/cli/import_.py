@@ -17,6 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--params", default="ema", choices=("ema", "raw"), help="averaged copies where kept, or raw"
     )
+    parser.add_argument(
+        "--image-size", type=int, help="side of the images to use a CoAtNet on; default as in the file"
+    )
+    parser.add_argument(
+        "--resize",
+        default="bilinear",
+        choices=("bilinear", "bicubic", "geometric"),
+        help="how to interpolate for another --image-size",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier import")
     add_json(parser)
 
@@ -38,6 +47,8 @@ def run(options: argparse.Namespace) -> int:
         new_head=options.new_head,
         params=options.params,
         num_classes=options.classes,
+        image_size=options.image_size,
+        resize=options.resize,
         overwrite=options.overwrite,
     )
     if options.json:
