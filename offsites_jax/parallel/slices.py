@@ -25,6 +25,7 @@ def by_slice(
     function: Callable[..., tuple[Tree, Tree]],
     mesh: Mesh,
     num_split: int,
+    placed: Tree,
     dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> Callable[..., tuple[Tree, Tree]]:
     """Runs `function(*args) -> (gradients, other)` on each slice's rows and sums the gradients over slices.
@@ -34,13 +35,15 @@ def by_slice(
         it returns beside the gradients must be equal on all slices already (`total` and `mean` make it so).
       mesh: with an axis "slices".
       num_split: how many of the leading arguments are trees split by rows; the rest are the same everywhere.
+      placed: a tree like the gradients, with the sharding of each one's parameter.
       dtype: of the gradients while they cross slices. bfloat16 halves the traffic and rounds each
         slice's share to 8 bits of mantissa.
     """
 
     def on_slice(*args: Tree) -> tuple[Tree, Tree]:
         gradients, other = function(*args)
-        return jax.tree.map(lambda leaf: cross(leaf, mesh, dtype), gradients), other
+        summed = jax.tree.map(lambda leaf, where: cross(leaf, where.spec, mesh, dtype), gradients, placed)
+        return summed, other
 
     def run(*args: Tree) -> tuple[Tree, Tree]:
         split = (PartitionSpec(AXIS),) * num_split
@@ -58,10 +61,15 @@ def by_slice(
     return run
 
 
-def cross(gradient: Array, mesh: Mesh, dtype: str) -> Array:
-    """One gradient summed over slices: scattered inside each slice first, so that shards cross."""
+def cross(gradient: Array, placed: PartitionSpec, mesh: Mesh, dtype: str) -> Array:
+    """One gradient summed over slices: scattered inside each slice first, so that shards cross.
+
+    It is asked for where its parameter lives before it is scattered. Asked only for a scattered gradient, the
+    compiler splits the computation of the gradient by its elements instead of the batch, and moves
+    activations between chips.
+    """
     spec = scattered(gradient.shape, mesh)
-    shard = constrain(gradient, spec).astype(dtype)
+    shard = constrain(constrain(gradient, placed), spec).astype(dtype)
     if platform_of(mesh) == "cpu":
         shard = shard.astype(gradient.dtype)  # XLA:CPU aborts on a bfloat16 sum here; rounded already
     return constrain(jax.lax.psum(shard, AXIS).astype(gradient.dtype), spec)

@@ -146,10 +146,10 @@ def create_step(
             terms, metrics = slices.total((dict(loss.terms), dict(loss.metrics)))
             return grads, Loss(terms, slices.mean(loss.model_state), metrics)
 
-        summed = slices.by_slice(on_slice, mesh, num_split=1, dtype=settings.slice_reduction)
+        where = {name: select(placed, groups[name]) for name in trained}
+        summed = slices.by_slice(on_slice, mesh, num_split=1, placed=where, dtype=settings.slice_reduction)
         grads, loss = summed(batch, state, trained, rng)
         # Gather each gradient once, where its parameter lives whole, rather than everything made from it.
-        where = {name: select(placed, groups[name]) for name in trained}
         return jax.lax.with_sharding_constraint(grads, where), loss
 
     return step
