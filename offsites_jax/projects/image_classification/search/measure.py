@@ -93,7 +93,8 @@ def planned_seconds(experiment: Experiment, topology: str) -> float:
         command = [sys.executable, "-m", "offsites_jax.cli.main", "plan", str(file), "--topology", topology]
         done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        raise UserError(done.stderr.strip().rpartition("\n")[2].removeprefix("offsites: "))
+        last = done.stderr.strip().rpartition("\n")[2].removeprefix("offsites: ")
+        raise UserError(last or f"offsites plan ended with code {done.returncode} and said nothing")
     return planned_average(json.loads(done.stdout))
 
 
