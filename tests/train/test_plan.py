@@ -37,9 +37,9 @@ def systems(monkeypatch):
     monkeypatch.setenv("OFFSITES_PATH", str(SYSTEMS))
 
 
-def run_plan(*arguments):
-    """Plans the smallest system there is, in a process of its own."""
-    command = [sys.executable, "-m", "offsites_jax.cli.main", "plan", str(CURVE), *map(str, arguments)]
+def run_plan(*arguments, experiment=CURVE):
+    """Plans the smallest system there is, or another one, in a process of its own."""
+    command = [sys.executable, "-m", "offsites_jax.cli.main", "plan", str(experiment), *map(str, arguments)]
     environment = {**os.environ, "OFFSITES_PATH": str(SYSTEMS)}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
@@ -58,6 +58,25 @@ def test_a_real_compile_covers_every_stage(planned):
     quiet, loud = planned["stages"]
     assert quiet["compile_seconds"] > 0
     assert quiet["compile_seconds"] == loud["compile_seconds"], "the same program is compiled once"
+
+
+def test_between_slices_gradients_of_convolutions_cross_and_no_activations_move():
+    """Asked for scattered gradients alone, the compiler would split convolutions by space and channel."""
+    overrides = {
+        "mesh": "{'slices': 2}",
+        "stages": "()",
+        "train.batch_size": "256",
+        "train.slice_reduction": "float32",
+        "model.overrides.norm": "{'statistics': 'device'}",
+    }
+    given = [f"--config.{key}={value}" for key, value in overrides.items()]
+    done = run_plan("--topology", "v5e:2x4", "--json", *given, experiment=DIGITS)
+    assert done.returncode == 0, done.stderr
+    (stage,) = json.loads(done.stdout)["stages"]
+    moved = {(entry["kind"], entry["axes"]): entry["bytes"] for entry in stage["collectives_by_axis"]}
+    assert {kind for kind, _ in moved} <= {"all-reduce", "reduce-scatter", "all-gather"}
+    gathered = sum(size for (kind, _), size in moved.items() if kind == "all-gather")
+    assert 0 < moved["all-reduce", "slices"] < gathered / 4, "an eighth of the gradient crosses"
 
 
 def test_memory_holds_the_state_and_the_batch_of_a_chip(planned):

@@ -238,10 +238,49 @@ def worst(workdir: str, output: str, split: str = "test", count: int = 60) -> No
     print(f"{folder}: {len(table)} mistakes")
 
 
-def _start(cpu_devices: int = 0) -> None:
+def arms(
+    experiment: str,
+    workdir: str,
+    variants: tuple[str, ...] = (),
+    seeds: tuple[int, ...] = (0,),
+    metric: str = "",
+    overrides: tuple[str, ...] = (),
+) -> None:
+    """Trains the variants of an experiment file one after another and sets them side by side.
+
+    Run it again to go on after a kill, or with more seeds. Writes arms.json, arms.md and arms.png.
+
+    Args:
+      experiment: experiment file with a tuple VARIANTS.
+      workdir: folder of the comparison; each arm has a workdir VARIANT-SEED in it.
+      variants: some of those in the file; all unless told.
+      seeds: each variant is trained with each.
+      metric: what to call accuracy, as test/accuracy; the experiment's train.keep.best unless told.
+      overrides: keys of every arm to change, as train.steps=100.
+
+    """
+    import jax
+
+    from offsites_jax.projects.image_classification.arms import Result, list_arms, machine, train_arms
+    from offsites_jax.projects.image_classification.arms_report import run_table, write_report
+    from offsites_jax.train.workdir import COMPILE_CACHE
+
+    planned = list_arms(experiment, workdir, variants, seeds, pairs(overrides))
+    _start(planned[0].experiment.mesh.cpu_devices, cache=epath.Path(workdir) / COMPILE_CACHE)
+
+    def report(results: list[Result]) -> None:
+        if jax.process_index() == 0:
+            write_report(workdir, results, machine())
+
+    results = train_arms(planned, metric, after=report)
+    print("\n".join(run_table(results)))
+    print(f"{workdir}: {len(results)} runs; see arms.md and arms.png")
+
+
+def _start(cpu_devices: int = 0, cache: epath.PathLike | None = None) -> None:
     from offsites_jax.parallel.start import start
 
-    start(cpu_devices)
+    start(cpu_devices, cache=cache)
 
 
 def _step(text: str) -> Any:
@@ -298,4 +337,5 @@ JOBS = {
     "worst": worst,
     "search": search,
     "scale": scale,
+    "arms": arms,
 }
