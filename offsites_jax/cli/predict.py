@@ -36,12 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints one JSON object per input file: its path and every output of predict."""
     from offsites_jax.cli.lines import write_lines
+    from offsites_jax.parallel.start import start
 
     inputs = list(options.inputs)
     if not options.exported and not options.workdir:
         options.workdir = inputs.pop(0)
     if not inputs:
         raise UserError("INPUT: missing; name files or a folder to predict on")
+    start()
     predictor = from_export(options) if options.exported else from_workdir(options)
     write_lines((json.dumps(row) for row in rows(predictor, inputs)), options.output)
     return 0
@@ -49,13 +51,9 @@ def run(options: argparse.Namespace) -> int:
 
 def from_workdir(options: argparse.Namespace) -> Predictor:
     """A checkpoint, on one device."""
-    from offsites_jax.parallel.mesh import MeshSettings
-    from offsites_jax.parallel.start import start
-
-    start()
-
     import dataclasses
 
+    from offsites_jax.parallel.mesh import MeshSettings
     from offsites_jax.train.restore import restore
     from offsites_jax.train.workdir import read_experiment
 
