@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from absl import logging
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import UInt8
 
 from offsites_jax.errors import UserError
-from offsites_jax.projects.image_classification.pictures import confusion_figure, mistakes_figure
+from offsites_jax.projects.image_classification.pictures import Mistakes, confusion_figure, mistakes_figure
 from offsites_jax.projects.image_classification.scores import (
     MultiLabelScores,
     Rows,
@@ -45,24 +45,6 @@ class EvaluatorConfig(EvaluatorSettings):
     worst: int = 30
     per_class: bool = True
     bootstrap: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Mistakes:
-    """The most confident wrong answers.
-
-    Attributes:
-      images: their pixels.
-      labels: true classes.
-      predictions: predicted classes.
-      confidences: probability given to the predicted class.
-
-    """
-
-    images: UInt8[np.ndarray, "count height width channels"]
-    labels: Int[np.ndarray, "count"]
-    predictions: Int[np.ndarray, "count"]
-    confidences: Float[np.ndarray, "count"]
 
 
 @dataclasses.dataclass(frozen=True)

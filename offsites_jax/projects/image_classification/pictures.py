@@ -1,14 +1,29 @@
 """Pictures of an evaluation: the confusion matrix and the worst mistakes."""
 
-from typing import TYPE_CHECKING
+import dataclasses
 
 import matplotlib
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int, UInt8
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from offsites_jax.projects.image_classification.evaluate import Mistakes
+
+@dataclasses.dataclass(frozen=True)
+class Mistakes:
+    """The most confident wrong answers.
+
+    Attributes:
+      images: their pixels.
+      labels: true classes.
+      predictions: predicted classes.
+      confidences: probability given to the predicted class.
+
+    """
+
+    images: UInt8[np.ndarray, "count height width channels"]
+    labels: Int[np.ndarray, "count"]
+    predictions: Int[np.ndarray, "count"]
+    confidences: Float[np.ndarray, "count"]
 
 
 def confusion_figure(counts: Int[np.ndarray, "true predicted"]) -> Figure:
@@ -33,7 +48,7 @@ def confusion_figure(counts: Int[np.ndarray, "true predicted"]) -> Figure:
     return figure
 
 
-def mistakes_figure(mistakes: "Mistakes") -> Figure:
+def mistakes_figure(mistakes: Mistakes) -> Figure:
     """A contact sheet: each wrong image with true class, predicted class and confidence."""
     count = len(mistakes.labels)
     columns = min(6, max(count, 1))
