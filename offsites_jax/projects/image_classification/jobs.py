@@ -277,6 +277,54 @@ def arms(
     print(f"{workdir}: {len(results)} runs; see arms.md and arms.png")
 
 
+def pictures(
+    output: str,
+    experiment: str = "",
+    runs: tuple[str, ...] = (),
+    checkpoint: str = "",
+    metric: str = "",
+    step: str = "latest",
+    params: Literal["ema", "raw"] = "ema",
+    overrides: tuple[str, ...] = (),
+) -> None:
+    """Draws what is asked for: an experiment's stages, recorded runs, or the relative biases of a CoAtNet.
+
+    Args:
+      output: folder for the pictures.
+      experiment: draws samples.png, training images of each stage, and schedule.png.
+      runs: workdirs; draws scatter.png, accuracy over parameters, multiply-adds and time.
+      checkpoint: workdir of a CoAtNet; draws biases.png.
+      metric: of the runs: what to call accuracy, as test/accuracy; train.keep.best unless told.
+      step: of the checkpoint: latest, best or a number.
+      params: of the checkpoint: averaged parameters where kept, or raw ones.
+      overrides: keys of the experiment to change, as data.augment=none.
+
+    """
+    if not (experiment or runs or checkpoint):
+        raise UserError("pictures: nothing to draw; give --experiment, --runs or --checkpoint")
+    _start()
+
+    from offsites_jax.projects.image_classification import bias_pictures, stage_pictures
+    from offsites_jax.projects.image_classification.runs import read_run, scatter_figure
+    from offsites_jax.train.config import load_experiment
+    from offsites_jax.train.media import encode_figure
+
+    figures = {}
+    if experiment:
+        found = load_experiment(experiment, pairs(overrides))
+        figures["samples"] = stage_pictures.samples_figure(found)
+        figures["schedule"] = stage_pictures.schedule_figure(stage_pictures.schedule(found))
+    if runs:
+        figures["scatter"] = scatter_figure([read_run(workdir, metric) for workdir in runs])
+    if checkpoint:
+        tables = bias_pictures.read_tables(checkpoint, _step(step), params)
+        figures["biases"] = bias_pictures.bias_figure(tables)
+    for name, figure in figures.items():
+        file = f"{output}/{name}.png"
+        _write(file, encode_figure(figure).content)
+        print(file)
+
+
 def _start(cpu_devices: int = 0, cache: epath.PathLike | None = None) -> None:
     from offsites_jax.parallel.start import start
 
@@ -338,4 +386,5 @@ JOBS = {
     "search": search,
     "scale": scale,
     "arms": arms,
+    "pictures": pictures,
 }
