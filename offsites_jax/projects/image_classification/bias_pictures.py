@@ -65,6 +65,7 @@ def bias_figure(tables: Tables) -> Figure:
             axes.imshow(seen, cmap="RdBu_r", vmin=-reach, vmax=reach, extent=(-width, width, height, -height))
             axes.set_title(f"head {head}, ±{reach:.2g}", fontsize=7)
             axes.tick_params(labelsize=6)
+            axes.yaxis.get_major_locator().set_params(integer=True)
         line[0].set_ylabel(name.replace("/", "\n"), fontsize=8)
     return figure
 
