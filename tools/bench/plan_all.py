@@ -46,6 +46,7 @@ def main() -> None:
     files = [file.resolve() for file in options.files] or sorted((ROOT / "experiments").glob("*/*.py"))
     output = options.output or (None if options.files else ROOT / "docs" / "plan.md")
     rows, failed = [], False
+    left = [str(file.relative_to(ROOT)) for file in with_pods() if file not in files]
     for file in files:
         pod = POD.search(ast.get_docstring(ast.parse(file.read_text())) or "")
         if not pod:
@@ -60,8 +61,14 @@ def main() -> None:
             print(json.dumps(line(name, plan, stage)), flush=True)
             rows.append(row(name, plan, stage))
     if output:
-        write(output, page(rows))
+        write(output, page(rows, left))
     sys.exit(1 if failed else 0)
+
+
+def with_pods() -> list[pathlib.Path]:
+    """All experiments whose docstring names a pod."""
+    files = sorted((ROOT / "experiments").glob("*/*.py"))
+    return [file for file in files if POD.search(ast.get_docstring(ast.parse(file.read_text())) or "")]
 
 
 def run_plan(file: pathlib.Path, pod: str) -> dict:
@@ -116,12 +123,13 @@ def row(name: str, plan: dict, stage: dict) -> list[str]:
     ]
 
 
-def page(rows: list[list[str]]) -> str:
+def page(rows: list[list[str]], left: list[str]) -> str:
     """The page as Markdown."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "libtpu"))
     cells = [list(COLUMNS), ["---"] * len(COLUMNS), *rows]
     table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in cells)
-    return f"{HEADER.format(versions=versions)}\n{table}\n"
+    unplanned = f"\nNot planned yet: {', '.join(f'`{name}`' for name in left)}.\n" if left else ""
+    return f"{HEADER.format(versions=versions)}\n{table}\n{unplanned}"
 
 
 def write(file: pathlib.Path, text: str) -> None:
