@@ -11,6 +11,7 @@ import importlib.util
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any, Literal
 
 import ml_collections
@@ -359,14 +360,30 @@ def _index(items: list[Any], name: str, key: str) -> int:
     return int(name)
 
 
-def _get_config(file: pathlib.Path, argument: str | None) -> Any:
+def read_module(file: pathlib.Path) -> ModuleType:
+    """An experiment file as a module.
+
+    Raises:
+      UserError: there is no such file, it is no Python, or imports what is not installed.
+
+    """
     if not file.is_file():
         raise UserError(f"{file}: no such experiment file; `offsites list experiments` shows those there are")
     spec = importlib.util.spec_from_file_location(f"experiment_{file.stem}", file)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
+    except ImportError as error:
+        raise UserError(f"{file}: {error}; install it, or mend the import") from error
+    return module
+
+
+def _get_config(file: pathlib.Path, argument: str | None) -> Any:
+    module = read_module(file)
     if not hasattr(module, "get_config"):
         raise UserError(f"{file}: defines no get_config(); see docs/configuration.md")
     return module.get_config(argument) if argument else module.get_config()

@@ -151,3 +151,16 @@ def test_the_final_view_is_the_last_stage_whatever_it_is_taken_from(raw):
     last = resolve(raw).final
     assert (last.stage_name, last.data.image_size) == ("large", 32)
     assert last.final is last
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def get_config():\n    return (\n", r"broken\.py, line 2: '\(' was never closed"),
+        ("import no_such_package\n", "No module named 'no_such_package'; install it, or mend the import"),
+    ],
+)
+def test_a_file_that_python_cannot_read_is_one_line(tmp_path, text, said):
+    (tmp_path / "broken.py").write_text(text)
+    with pytest.raises(UserError, match=said):
+        load_experiment(tmp_path / "broken.py")

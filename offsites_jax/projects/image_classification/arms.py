@@ -5,7 +5,6 @@ where it was, and every arm can be evaluated, exported and looked at like any ot
 """
 
 import dataclasses
-import importlib.util
 import json
 import os
 import pathlib
@@ -17,7 +16,7 @@ from etils import epath
 
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.projects.image_classification.runs import Run, read_run
-from offsites_jax.train.config import Experiment, load_experiment
+from offsites_jax.train.config import Experiment, load_experiment, read_module
 from offsites_jax.train.loop import train
 from offsites_jax.train.schema import nearest
 from offsites_jax.train.workdir import open_workdir, write_json
@@ -65,14 +64,7 @@ def variants_of(file: str) -> tuple[str, ...]:
       UserError: no such file, or it has none.
 
     """
-    path = pathlib.Path(file)
-    if not path.is_file():
-        raise UserError(f"{file}: no such experiment file; `offsites list experiments` shows those there are")
-    spec = importlib.util.spec_from_file_location(f"arms_{path.stem}", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = read_module(pathlib.Path(file))
     found = tuple(getattr(module, "VARIANTS", ()))
     if not found:
         raise UserError(f"{file}: names no VARIANTS; give the file a tuple of what get_config() may be asked")

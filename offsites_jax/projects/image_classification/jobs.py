@@ -146,6 +146,8 @@ def benchmark(
     """
     from offsites_jax.train.config import load_experiment
 
+    if repeats < 1:
+        raise UserError(f"--repeats: {repeats}; must be 1 or more")
     found = load_experiment(experiment, pairs(overrides))
     _start(found.mesh.cpu_devices)
 
@@ -191,6 +193,8 @@ def convert(experiment: str, split: str, output: str, shards: int = 1) -> None:
     from offsites_jax.projects.image_classification.sources import create_source
     from offsites_jax.train.config import load_experiment
 
+    if shards < 1:
+        raise UserError(f"--shards: {shards}; must be 1 or more")
     data = load_experiment(experiment).data
     source, keys = create_source(data, split), data.of_split(split)[0]
     folder = epath.Path(output)
