@@ -179,6 +179,7 @@ def all_errors():
     """Every kind of error with an exit code, whatever module it lives in."""
     importlib.import_module("offsites_jax.cli.together")
     importlib.import_module("offsites_jax.train.loop")
+    importlib.import_module("offsites_jax.cli.launch.tools")
     return [
         error
         for error in errors.OffsitesError.__subclasses__()

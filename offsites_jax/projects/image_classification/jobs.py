@@ -224,6 +224,7 @@ def worst(workdir: str, output: str, split: str = "test", count: int = 60) -> No
     from offsites_jax.projects.image_classification.evaluate import worst_mistakes
     from offsites_jax.projects.image_classification.scores import rows_of
     from offsites_jax.train.evaluation import host_rows
+    from offsites_jax.train.media import encode_image
     from offsites_jax.train.restore import restore, split_batches
 
     model = restore(workdir)
@@ -238,7 +239,7 @@ def worst(workdir: str, output: str, split: str = "test", count: int = 60) -> No
     ]
     folder = epath.Path(output)
     _write(folder / "worst.json", json.dumps(table, indent=2).encode())
-    contact_sheet(found.images).save(folder / "worst.png")
+    _write(folder / "worst.png", encode_image(np.asarray(contact_sheet(found.images))).content)
     print(f"{folder}: {len(table)} mistakes")
 
 
