@@ -21,6 +21,7 @@ from offsites_jax.parallel.hlo import parse_program
 from offsites_jax.parallel.mesh import AXES, MeshSettings, create_mesh, mesh_shape
 from offsites_jax.parallel.roofline import Roofline, roofline
 from offsites_jax.parallel.topology import Topology, describe_devices
+from offsites_jax.parallel.traffic import hbm_traffic
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _AMOUNT = r"\(?([\d.]+)([KMGT])\)?"
@@ -61,7 +62,8 @@ class Cost:
       compiled: whether there was memory enough to compile it.
       flops: operations in matrix products and convolutions.
       xla_flops: operations as XLA counts them: elementwise ones too, but the body of a loop once.
-      bytes_accessed: between the chip and its HBM; XLA's count, with loops unrolled by estimate.
+      bytes_accessed: between the chip and its HBM, by `traffic`.
+      xla_bytes_accessed: XLA's count, which takes on-chip memory for HBM and the body of a loop once.
       collectives: of one device.
       unknown_loops: loops whose length could not be told; what is inside counts once.
       roofline: the least time it can take; None when it did not compile.
@@ -74,6 +76,7 @@ class Cost:
     flops: float
     xla_flops: float
     bytes_accessed: float
+    xla_bytes_accessed: float
     collectives: tuple[Collective, ...]
     unknown_loops: int
     roofline: Roofline | None
@@ -150,10 +153,7 @@ def _measure(compiled: Any, topology: Topology, mesh: Mesh, flops: int, seconds:
     flat = list(mesh.devices.flat)
     slice_of = [getattr(device, "slice_index", None) or 0 for device in flat]
     collectives = tuple(find_collectives(program, slice_of))
-    per_chip, printed = flops / topology.num_chips, analysis.get("flops", 0.0) * devices
-    # XLA counts the body of a loop once; what there is to compute tells how much more is done.
-    unrolled = max(1.0, per_chip / max(printed, 1.0)) if program.loops else 1.0
-    accessed = analysis.get("bytes accessed", 0.0) * unrolled * devices
+    per_chip, accessed = flops / topology.num_chips, hbm_traffic(program) * devices
     return Cost(
         memory=Memory(
             arguments=stats.argument_size_in_bytes * devices,
@@ -164,8 +164,9 @@ def _measure(compiled: Any, topology: Topology, mesh: Mesh, flops: int, seconds:
         ),
         compiled=True,
         flops=per_chip,
-        xla_flops=printed,
+        xla_flops=analysis.get("flops", 0.0) * devices,
         bytes_accessed=accessed,
+        xla_bytes_accessed=analysis.get("bytes accessed", 0.0) * devices,
         collectives=collectives,
         unknown_loops=program.loops.count(None),
         roofline=roofline(
@@ -190,7 +191,7 @@ def _failed(error: Exception, topology: Topology, arguments: Any, seconds: float
     total = int(float(amount) * _UNITS[unit]) * devices
     held = min(total, sum(map(_held, jax.tree.leaves(arguments))) * devices)
     memory = Memory(held, 0, total - held, 0, topology.chip.hbm_bytes)
-    return Cost(memory, False, 0.0, 0.0, 0.0, (), 0, None, seconds)
+    return Cost(memory, False, 0.0, 0.0, 0.0, 0.0, (), 0, None, seconds)
 
 
 def _held(leaf: jax.ShapeDtypeStruct) -> int:

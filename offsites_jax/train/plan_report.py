@@ -177,6 +177,7 @@ def _cost_json(cost: Cost, topology: Topology, mesh: Mesh | None = None) -> dict
         "flops_per_chip": cost.flops,
         "xla_flops_per_chip": cost.xla_flops,
         "bytes_accessed_per_chip": cost.bytes_accessed,
+        "xla_bytes_accessed_per_chip": cost.xla_bytes_accessed,
         "arithmetic_intensity": cost.flops / cost.bytes_accessed if cost.bytes_accessed else None,
         "ridge_intensity": _ridge(topology),
         "hbm_bytes_per_chip": {**dataclasses.asdict(memory), "total": memory.total},

@@ -231,7 +231,7 @@ def test_rematerialisation_is_hardware_work_only():
 def cost(total, seconds=1.0, fits=True):
     memory = Memory(total, 0, 0, 0, limit=100)
     line = Roofline(seconds, 0, 0, 0) if fits else None
-    return Cost(memory, fits, 1.0, 1.0, 1.0, (), 0, line, 0.0)
+    return Cost(memory, fits, 1.0, 1.0, 1.0, 1.0, (), 0, line, 0.0)
 
 
 def candidate(rate, total, fits=True):
