@@ -19,7 +19,10 @@ the test split.
 RandAugment has no place here: its shifts and holes are in pixels of large images, and many an image of 16
 pixels comes out empty.
 Machine: a laptop. The mesh is one CPU device.
-Expect: no figure was measured. Compare arms of one network, not the two groups.
+Expect (one seed, 360 test images: differences below 0.018 may be chance): progressive 0.986 in 22 s of train
+steps and fixed 0.989 in 30 s; conv 0.986, hybrid 0.981, attention 0.664: in so short a run on 1,437 images
+attention alone has not learnt what convolution is given. Two cores, about 5 minutes of steps in all. Compare
+arms of one network, not the two groups.
 """
 
 import ml_collections
@@ -34,6 +37,7 @@ LAYOUTS: dict[str, Config] = {
     "attention": {"stages": ("t6_d64",), "stem_widths": (64, 64), "patch_size": 16},
 }
 VARIANTS = (*SCHEDULES, *LAYOUTS)
+MEASURED = {"progressive": 0.9861, "fixed": 0.9889, "conv": 0.9861, "hybrid": 0.9806, "attention": 0.6639}
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
@@ -54,6 +58,13 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     }
     config.mesh = {"data": 1}
     config.evaluators = {"test": {"split": "test", "pictures": False, "per_class": False}}
+    config.expected = {
+        "test/accuracy": {
+            "value": MEASURED[variant],
+            "tolerance": 0.1 if variant == "attention" else 0.018,
+            "source": "this repository; one seed, 360 images",
+        }
+    }
     return config
 
 
