@@ -39,7 +39,10 @@ def run(options: argparse.Namespace) -> int:
     """Compiles for the topology and prints what it takes; exits with 0 also when it does not fit."""
     os.environ.update(ENVIRONMENT)
 
+    from etils import epath
+
     from offsites_jax.parallel.compiler import Compiler
+    from offsites_jax.parallel.start import CACHE_VARIABLE
     from offsites_jax.parallel.topology import parse_topology
     from offsites_jax.train.config import load_experiment
 
@@ -48,7 +51,9 @@ def run(options: argparse.Namespace) -> int:
     topology = parse_topology(options.topology, slices)
     stages = stages_of(options.stage, [stage.name for stage in experiment.stages])
     policies = options.remat.split(",") if options.remat else [""]
-    compiler = Compiler(topology)  # loads libtpu, which has a say in aborts, too
+    cache = os.environ.get(CACHE_VARIABLE)
+    kept = epath.Path(cache) / "plans" if cache else None
+    compiler = Compiler(topology, kept)  # loads libtpu, which has a say in aborts, too
     with on_abort(blame_compiler):
         return compile_and_print(options, experiment, compiler, stages, policies)
 

@@ -5,7 +5,6 @@ A compile proves that a program partitions and fits; it gives no speed. The leas
 """
 
 import dataclasses
-import hashlib
 import math
 import re
 import time
@@ -13,9 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from etils import epath
 from jax.sharding import Mesh
 
 from offsites_jax.errors import UserError
+from offsites_jax.parallel import kept_costs
 from offsites_jax.parallel.collectives import Collective, find_collectives
 from offsites_jax.parallel.hlo import parse_program
 from offsites_jax.parallel.mesh import AXES, MeshSettings, create_mesh, mesh_shape
@@ -93,14 +94,16 @@ class Compiler:
 
     Args:
       topology: the chips to compile for.
+      kept: folder of costs that outlive the process, or None.
 
     Raises:
       UserError: the TPU compiler is not installed.
 
     """
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, kept: epath.Path | None = None) -> None:
         self.topology = topology
+        self.kept = kept
         self._devices = describe_devices(topology)
         self._costs: dict[str, Cost] = {}
 
@@ -132,18 +135,23 @@ class Compiler:
         """
         with jax.set_mesh(mesh):
             lowered = function.lower(*arguments)
-        digest = hashlib.sha256(lowered.as_text().encode()).hexdigest()
-        if digest not in self._costs:
-            begin = time.perf_counter()
-            try:
-                compiled = lowered.compile()
-            except jax.errors.JaxRuntimeError as error:
-                seconds = time.perf_counter() - begin
-                self._costs[digest] = _failed(error, self.topology, arguments, seconds)
-            else:
-                seconds = time.perf_counter() - begin
-                self._costs[digest] = _measure(compiled, self.topology, mesh, flops, seconds)
-        return self._costs[digest]
+        name = kept_costs.digest(
+            lowered.as_text(), f"{self.topology.name} x {self.topology.slices}", mesh.shape
+        )
+        if name not in self._costs:
+            known = kept_costs.read(self.kept, name, Cost) if self.kept else None
+            self._costs[name] = known or self._compile(lowered, mesh, arguments, flops)
+            if self.kept and not known:
+                kept_costs.write(self.kept, name, self._costs[name])
+        return self._costs[name]
+
+    def _compile(self, lowered: Any, mesh: Mesh, arguments: Any, flops: int) -> Cost:
+        begin = time.perf_counter()
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            return _failed(error, self.topology, arguments, time.perf_counter() - begin)
+        return _measure(compiled, self.topology, mesh, flops, time.perf_counter() - begin)
 
 
 def _measure(compiled: Any, topology: Topology, mesh: Mesh, flops: int, seconds: float) -> Cost:

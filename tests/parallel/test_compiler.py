@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from offsites_jax.errors import UserError
@@ -88,3 +89,27 @@ def test_other_refusals_are_errors_of_one_line(on_cpu):
         UserError, match=r"^the TPU compiler refuses the program: UNIMPLEMENTED: no such thing$"
     ):
         found.cost(mesh, Refused("UNIMPLEMENTED: no such thing\nat line 3"), flops=1)
+
+
+def test_a_cost_that_was_kept_needs_no_second_compile(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiler, "describe_devices", lambda topology: jax.devices())
+    kept, message = epath.Path(tmp_path / "plans"), "Used 279.50G of 15.75G hbm"
+
+    def cost(function, topology="v5e:2x4"):
+        found = compiler.Compiler(parse_topology(topology), kept)
+        mesh = found.mesh(MeshSettings(4, 2, 1))
+        scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
+        return found.cost(mesh, function, scalar, flops=1)
+
+    def no_compile():
+        pytest.fail("compiled again")
+
+    refused = Refused(message)
+    first = cost(refused)
+    monkeypatch.setattr(refused, "compile", no_compile)
+    assert cost(refused) == first
+    assert cost(Refused(message + " of another program")) != first
+    for file in kept.iterdir():
+        file.write_text("{")
+    with pytest.raises(pytest.fail.Exception, match="compiled again"):
+        cost(refused)

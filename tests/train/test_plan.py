@@ -37,10 +37,10 @@ def systems(monkeypatch):
     monkeypatch.setenv("OFFSITES_PATH", str(SYSTEMS))
 
 
-def run_plan(*arguments, experiment=CURVE):
+def run_plan(*arguments, experiment=CURVE, variables=None):
     """Plans the smallest system there is, or another one, in a process of its own."""
     command = [sys.executable, "-m", "offsites_jax.cli.main", "plan", str(experiment), *map(str, arguments)]
-    environment = {**os.environ, "OFFSITES_PATH": str(SYSTEMS)}
+    environment = {**os.environ, "OFFSITES_PATH": str(SYSTEMS), **(variables or {})}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
@@ -58,6 +58,19 @@ def test_a_real_compile_covers_every_stage(planned):
     quiet, loud = planned["stages"]
     assert quiet["compile_seconds"] > 0
     assert quiet["compile_seconds"] == loud["compile_seconds"], "the same program is compiled once"
+
+
+def test_a_second_plan_of_the_same_program_is_read_and_not_compiled(tmp_path):
+    def plan(price):
+        done = run_plan(
+            "--topology", "v5e:2x4", "--json", "--price", price, variables={"OFFSITES_CACHE": str(tmp_path)}
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    first, second = plan(2), plan(4)
+    assert second["stages"] == first["stages"], "compile_seconds too: those of the first time"
+    assert list((tmp_path / "plans").glob("*.json"))
 
 
 def test_between_slices_gradients_of_convolutions_cross_and_no_activations_move():
