@@ -50,15 +50,17 @@ def find_collectives(program: Program, slice_of: Sequence[int]) -> list[Collecti
       slice_of: for each position in the mesh, the slice its device is in.
 
     """
-    found: dict[tuple[str, str], Collective] = {}
+    found: dict[tuple[str, str, int], Collective] = {}
     for computation, lines in program.computations.items():
         for line in lines:
             instruction = _INSTRUCTION.match(line)
             if not instruction or not program.runs[computation]:
                 continue
             channel = _CHANNEL.search(line)
-            key = (instruction["kind"], channel[1] if channel else instruction["name"])
+            name = channel[1] if channel else instruction["name"]
             for collective in _read(instruction, line, computation, slice_of, program.runs[computation]):
+                # Instructions that were combined into one keep the channel of one of them.
+                key = (instruction["kind"], name, collective.bytes)
                 if key not in found or found[key].times < collective.times:
                     found[key] = collective
     return list(found.values())
