@@ -1,0 +1,1 @@
+"""Normal against abnormal chest radiographs: labels, splits, training, statistics. Research use only."""

@@ -1,0 +1,145 @@
+"""A radiograph as the network takes it: grey, in [0, 1], square; from DICOM, PNG or JPEG.
+
+Brightness is settled at full depth and full size; only then are images made smaller, so that neither 16 bits
+become 8 nor a window cuts off what a smaller image has mixed.
+"""
+
+import dataclasses
+import io
+import os
+from collections.abc import Collection
+
+import numpy as np
+from etils import epath
+from jaxtyping import Bool, Float, Float32
+from PIL import Image
+
+from offsites_jax.data.image import MAX_PIXELS, resize
+from offsites_jax.errors import DamagedDataError, UserError
+
+DICOM_MARK = slice(128, 132), b"DICM"
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+
+Grey = Float32[np.ndarray, "height width"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Radiograph:
+    """One frontal chest radiograph and what its file says of it.
+
+    Attributes:
+      pixels: [height, width] in [0, 1]; air dark, bone bright.
+      view: "PA", "AP", or empty when not stated.
+      patient_id: as the file has it; never to be written out but through `identity.pseudonym`.
+      sex: "M", "F", "O" or empty.
+      age: in years, or None.
+      warnings: what is not wrong with the file, but worth knowing.
+
+    """
+
+    pixels: Grey
+    view: str = ""
+    patient_id: str = ""
+    sex: str = ""
+    age: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def read(path: str | os.PathLike[str], *, allow: Collection[str] = ()) -> Radiograph:
+    """Read a radiograph of any accepted format; what the file is, not its name, decides.
+
+    Args:
+      path: of the file.
+      allow: as in `dicom.read`.
+
+    Raises:
+      DamagedDataError: it is none, or broken; names the file.
+      UserError: there is no such file.
+
+    """
+    file = epath.Path(path)
+    if not file.exists():
+        raise UserError(f"{path}: no such file")
+    with file.open("rb") as stream:
+        start = stream.read(132)
+    where, mark = DICOM_MARK
+    if start[where] == mark:
+        from offsites_jax.projects.chest_xray import dicom
+
+        return dicom.read(file, allow=tuple(allow))  # type: ignore[arg-type]  # checked where it is used
+    try:
+        return Radiograph(unit_range(_grey(file.read_bytes())))
+    except DamagedDataError as error:
+        raise DamagedDataError(f"{path}: {error}") from error
+
+
+def prepare(pixels: Grey, size: int, *, crop_borders: bool = False) -> Grey:
+    """A square of `size` pixels: uniform borders cut off if asked, black added, then made smaller or larger.
+
+    Resized bilinearly with an antialiasing filter, as Pillow does.
+    """
+    if crop_borders:
+        pixels = without_borders(pixels)
+    side = max(pixels.shape)
+    top, left = ((side - length) // 2 for length in pixels.shape)
+    square = np.zeros((side, side), np.float32)
+    square[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return resize(square[:, :, None], (size, size), antialias=True)[:, :, 0]
+
+
+def without_borders(pixels: Grey, tolerance: float = 1 / 255) -> Grey:
+    """Without the outer rows and columns that have one value each, as collimators and labels leave them."""
+    rows = np.flatnonzero(np.ptp(pixels, axis=1) > tolerance)
+    columns = np.flatnonzero(np.ptp(pixels, axis=0) > tolerance)
+    if not len(rows) or not len(columns):
+        return pixels
+    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def unit_range(
+    values: Float[np.ndarray, "*shape"], counted: Bool[np.ndarray, "*shape"] | None = None
+) -> Float32[np.ndarray, "*shape"]:
+    """Values from their least to their greatest as [0, 1].
+
+    Args:
+      values: of any range.
+      counted: where there is something to see; the rest has no say in the range and comes out as 0.
+
+    Raises:
+      DamagedDataError: there are not two different values.
+
+    """
+    seen = values if counted is None else values[counted]
+    low, high = (seen.min(), seen.max()) if seen.size else (0, 0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise DamagedDataError("pixels are not finite")
+    if low == high:
+        raise DamagedDataError("all pixels have the same value")
+    scaled = ((values - low) / (high - low)).astype(np.float32)
+    return scaled if counted is None else np.where(counted, scaled, np.float32(0))
+
+
+def to_uint8(pixels: Grey) -> np.ndarray:
+    """[0, 1] to 0..255, for the network's input and for pictures."""
+    return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+
+
+def _grey(data: bytes) -> Float[np.ndarray, "height width"]:
+    """Grey values at the depth of the file; colour only where all its planes are equal."""
+    if not data:
+        raise DamagedDataError("the image file is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DamagedDataError(f"more than {MAX_PIXELS} pixels")
+            pixels = np.asarray(image.convert("RGB") if image.mode == "P" else image)
+    except DamagedDataError:
+        raise
+    except Exception as error:  # Pillow's readers raise nearly every type on damaged bytes
+        raise DamagedDataError(f"the image cannot be decoded ({error})") from error
+    if pixels.ndim == 3:
+        colours = pixels[:, :, :3] if pixels.shape[2] >= 3 else pixels[:, :, :1]
+        if (colours != colours[:, :, :1]).any():
+            raise DamagedDataError("the colour planes differ: a radiograph is grey")
+        pixels = colours[:, :, 0]
+    return pixels.astype(np.float64)
