@@ -83,6 +83,8 @@ class AttentionSettings:
         shortcut_bias: whether the shortcut's 1x1 convolution has biases.
         layer_scale: initial value of a factor per channel on both branches; 0 for no such factor.
         mlp_width: hidden units of the MLP that makes tables.
+        heads_at_once: on TPU, how many heads attend at a time, so that their products stay on the chip; 0 for
+            all, as is best where heads are split over the mesh. Changes no value.
 
     """
 
@@ -95,6 +97,7 @@ class AttentionSettings:
     shortcut_bias: bool = True
     layer_scale: float = 0.0
     mlp_width: int = 512
+    heads_at_once: int = 2
 
     def __post_init__(self) -> None:
         check_choices("model.attention", self)
@@ -251,6 +254,7 @@ class AttentionBlock(Block):
             relative=settings.relative,
             mlp_width=settings.mlp_width,
             table_grid=self.table_grid,
+            heads_at_once=settings.heads_at_once,
             dtype=common.dtype,
             name="attn",
         )(branch, train)

@@ -3,12 +3,12 @@
 from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from offsites_jax.errors import UserError
+from offsites_jax.nn.attention import attend
 from offsites_jax.nn.relative_tables import (
     Grid,
     grid_of,
@@ -63,6 +63,7 @@ class RelativeAttention(nn.Module):
         mlp_width: hidden units of that MLP.
         table_grid: size of the maps the table is for; resized within the network to the size it meets.
             ``None``: the size met when the layer is initialised, and no other.
+        heads_at_once: on TPU, see `attend`.
         dtype: type to compute in; parameters are float32.
 
     """
@@ -73,6 +74,7 @@ class RelativeAttention(nn.Module):
     relative: Relative = "table"
     mlp_width: int = 512
     table_grid: Grid | None = None
+    heads_at_once: int = 2
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -88,8 +90,8 @@ class RelativeAttention(nn.Module):
         batch, *grid, channels = x.shape
         pixels = x.reshape(batch, -1, channels)
         query, key, value = (self._dense(name, (self.num_heads, self.head_size))(pixels) for name in _INPUTS)
-        bias = self._biases((grid[0], grid[1]), train)
-        attended = jax.nn.dot_product_attention(query, key, value, bias)
+        bias = self.biases((grid[0], grid[1]), train)
+        attended = attend(query, key, value, bias, heads_at_once=self.heads_at_once)
         y = nn.DenseGeneral(self.width, axis=(-2, -1), kernel_init=init, dtype=self.dtype, name="out")(
             attended
         )
@@ -98,7 +100,8 @@ class RelativeAttention(nn.Module):
     def _dense(self, name: str, features: tuple[int, int]) -> nn.DenseGeneral:
         return nn.DenseGeneral(features, kernel_init=init, dtype=self.dtype, name=name)
 
-    def _biases(self, grid: Grid, train: bool) -> Float[Array, "1 heads queries keys"] | None:
+    def biases(self, grid: Grid, train: bool) -> Float[Array, "1 heads queries keys"] | None:
+        """What to add to the products of queries and keys; a part of the call, with no meaning outside."""
         if self.relative == "none":
             return None
         if self.relative == "mlp":
