@@ -16,6 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--platforms", default="cpu,tpu,cuda", help="where a StableHLO export must run")
     parser.add_argument("--batch", default="symbolic", help="a fixed batch size, or symbolic for any")
+    parser.add_argument(
+        "--fold",
+        action=argparse.BooleanOptionalAction,
+        help="no batch norms, relative biases written out; default: for stablehlo and savedmodel in float32",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output folder")
     parser.add_argument(
         "--tolerance", type=float, default=1e-4, help="largest difference from the live model"
@@ -43,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
         params=options.params,
         platforms=tuple(options.platforms.split(",")),
         batch=options.batch if options.batch == "symbolic" else int(options.batch),
+        fold=options.fold,
         tolerance=options.tolerance,
         overwrite=options.overwrite,
     )

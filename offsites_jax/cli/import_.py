@@ -10,7 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
     parser.add_argument("model", help="name of a model, see `offsites list models`")
     parser.add_argument("file", help="a .safetensors, .pth, .h5 or .keras file, or a TensorFlow checkpoint")
-    parser.add_argument("--from", dest="source", required=True, help="its names: timm, automl, keras")
+    parser.add_argument("--from", dest="source", required=True, help="its names: timm, automl, keras, maxvit")
     parser.add_argument("--output", required=True, help="new folder, for config.init_from")
     parser.add_argument("--classes", type=int, help="outputs of the file's classifier; default the model's")
     parser.add_argument("--new-head", action="store_true", help="leave the classifier out")

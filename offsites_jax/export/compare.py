@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from offsites_jax.errors import UserError
@@ -49,6 +50,17 @@ def largest_differences(
             largest[name] = max(largest.get(name, 0.0), difference(values, wanted[name]))
     if not largest:
         raise UserError("comparison: no batch to compare on; give at least one")
+    return largest
+
+
+def largest_values(predict: Predict, batches: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Largest finite number, without its sign, in each output of floats over all batches."""
+    largest: dict[str, float] = {}
+    for batch in batches:
+        for name, values in jax.device_get(dict(predict(dict(batch)))).items():
+            if jnp.issubdtype(values.dtype, jnp.floating):
+                sizes = np.abs(values[np.isfinite(values)])
+                largest[name] = max(largest.get(name, 0.0), float(sizes.max(initial=0)))
     return largest
 
 

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 
+from offsites_jax.export.formats import FORMATS
 from offsites_jax.export.inference import Inference
 from offsites_jax.export.write import TOLERANCE, Report, write_folder
 from offsites_jax.train.config import resolve
@@ -30,6 +32,7 @@ def export(
     platforms: Sequence[str] = ("cpu", "tpu", "cuda"),
     batch: int | Literal["symbolic"] = "symbolic",
     batches: Iterable[Mapping[str, Any]] = (),
+    fold: bool | None = None,
     tolerance: float = TOLERANCE,
     overwrite: bool = False,
 ) -> Report:
@@ -44,7 +47,10 @@ def export(
       platforms: where the function shall run: "cpu", "tpu", "cuda", "rocm". For StableHLO.
       batch: rows of a batch, or "symbolic" for any number.
       batches: real batches to compare on, besides a random one.
-      tolerance: largest absolute difference to the live model that passes.
+      fold: ship the model in the form it is served in, without batch norms, see `models.folding`; by default
+        where the format allows it and the model computes in float32, in which that changes little.
+      tolerance: largest absolute difference to the live model that passes; of a folded one, and outputs with
+        numbers above 1, as a share of the largest.
       overwrite: replace an earlier export at `output`.
 
     Raises:
@@ -85,10 +91,16 @@ def export(
         output,
         format=format,
         facts=facts,
+        folded=_folds(format, dtype) if fold is None else fold,
         batches=batches,
         tolerance=tolerance,
         overwrite=overwrite,
     )
+
+
+def _folds(format: str, dtype: jnp.dtype) -> bool:
+    """Whether to fold where nobody said: kernels rounded to fewer digits would be off the live model."""
+    return format in FORMATS and FORMATS[format].folds and dtype == jnp.float32
 
 
 def git_revision(file: pathlib.Path) -> str:

@@ -33,12 +33,14 @@ class Format:
       write: puts the model into a folder and returns its signature.
       reopen: reads the model back from a finished folder, as a predict to compare with the live one.
       usage: how to use the folder, in Markdown, with code that runs inside it.
+      folds: whether it holds a function, which may then be in another form than the live model.
 
     """
 
     write: Callable[[Inference, pathlib.Path], Signature]
     reopen: Callable[[Inference, pathlib.Path], Predict]
     usage: Callable[[Signature], str]
+    folds: bool = False
 
 
 def write_stablehlo(inference: Inference, folder: pathlib.Path) -> Signature:
@@ -126,8 +128,8 @@ def reopen_timm(inference: Inference, folder: pathlib.Path) -> Predict:
 
 
 FORMATS: dict[str, Format] = {
-    "stablehlo": Format(write_stablehlo, reopen_stablehlo, readme.stablehlo),
-    "savedmodel": Format(write_savedmodel, reopen_savedmodel, readme.savedmodel),
+    "stablehlo": Format(write_stablehlo, reopen_stablehlo, readme.stablehlo, folds=True),
+    "savedmodel": Format(write_savedmodel, reopen_savedmodel, readme.savedmodel, folds=True),
     "safetensors": Format(write_safetensors, reopen_safetensors, readme.safetensors),
     "orbax": Format(write_orbax, reopen_orbax, readme.orbax),
     "timm": Format(write_timm, reopen_timm, readme.timm),

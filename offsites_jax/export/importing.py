@@ -6,6 +6,7 @@ import os
 import pathlib
 import posixpath
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
@@ -73,7 +74,7 @@ def load(
     Args:
       model_name: a name of `list_models`, such as "efficientnet_v2_s".
       path: the file; see `importers.files.open_tensors` for what may be read.
-      source: whose names it uses: "timm", "automl" or "keras".
+      source: whose names it uses: "timm", "automl", "keras" or "maxvit".
       new_head: leave out the classifier, whatever size the file's has.
       params: "ema" for averaged copies where the file keeps them beside, or "raw".
       image_size: side, or height and width, of the images to use the weights on, for networks whose weights
@@ -89,7 +90,7 @@ def load(
       DamagedDataError: the file is damaged.
 
     """
-    model = create_model(model_name, **settings)
+    model = create_model(model_name, **_settings(model_name, source, settings))
     filled, _ = read(model, path, source, new_head=new_head, params=params)
     return unflatten(_at_size(model, filled.leaves, image_size, resize))
 
@@ -103,16 +104,28 @@ def read(
     params: str = "ema",
 ) -> tuple[Filled, tuple[pathlib.Path, ...]]:
     """What `load` does, for a model at hand: leaves with their origins, and the files they were in."""
+    names = _names(model, source)
+    with open_tensors(pathlib.Path(path)) as tensors:
+        wanted = names.abstract_variables(model, tensors.shapes)
+        table = names.SOURCES[source](model, wanted, tensors.shapes, params)
+        return fill(wanted, table, tensors, new_head=new_head), tensors.files
+
+
+def _names(model: nn.Module, source: str) -> ModuleType:
+    """The module that knows what a source calls the leaves of a model."""
     family = FAMILIES.get(type(model).__name__)
     if family is None:
         raise UserError(f"{type(model).__name__}: no source of weights is known for models of this family")
     names = importlib.import_module(family)
     if source not in names.SOURCES:
         raise UserError(f"--from: no source {source!r}{nearest(source, names.SOURCES)}")
-    with open_tensors(pathlib.Path(path)) as tensors:
-        wanted = names.abstract_variables(model, tensors.shapes)
-        table = names.SOURCES[source](model, wanted, tensors.shapes, params)
-        return fill(wanted, table, tensors, new_head=new_head), tensors.files
+    return names
+
+
+def _settings(model_name: str, source: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given settings of a model, and those in which all networks of the source differ from ours."""
+    names = _names(create_model(model_name, **given), source)
+    return {**getattr(names, "SETTINGS", {}).get(source, {}), **given}
 
 
 def _at_size(
@@ -165,7 +178,8 @@ def import_weights(
       DamagedDataError: the file is damaged. In either case nothing new is at `output`.
 
     """
-    settings = {} if num_classes is None else {"num_classes": num_classes}
+    given = {} if num_classes is None else {"num_classes": num_classes}
+    settings = _settings(model_name, source, given)
     model = create_model(model_name, **settings)
     with published(output, overwrite=overwrite) as folder:
         filled, files = read(model, path, source, new_head=new_head, params=params)
@@ -180,7 +194,7 @@ def import_weights(
             skipped=filled.skipped,
             ignored=len(filled.ignored),
         )
-        (folder / README).write_text(_readme(report))
+        (folder / README).write_text(_readme(report, settings))
         facts = {
             "format": "weights",
             "model": model_name,
@@ -198,7 +212,9 @@ def import_weights(
     return report
 
 
-def _readme(report: Report) -> str:
+def _readme(report: Report, settings: Mapping[str, Any]) -> str:
+    overrides = {name: value for name, value in settings.items() if name != "num_classes"}
+    change = f"config.model.overrides.update({overrides})\n" if overrides else ""
     skip = f'    "skip": ("^{posixpath.commonpath(report.skipped)}/",),\n' if report.skipped else ""
     return f"""# {report.model} from {report.source}
 
@@ -207,7 +223,7 @@ def _readme(report: Report) -> str:
 tensor it was there. Pixels have to be normalised as for the model the weights were trained in.
 
 ```python
-config.init_from = {{
+{change}config.init_from = {{
     "path": ".../{PARAMS}",
 {skip}}}
 ```

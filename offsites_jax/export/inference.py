@@ -11,6 +11,7 @@ from jax import export
 from jaxtyping import Array
 
 from offsites_jax.errors import UserError
+from offsites_jax.models.folding import fold
 from offsites_jax.train.contract import Batch, Variables
 from offsites_jax.train.state import flatten, unflatten
 
@@ -63,6 +64,12 @@ class Inference:
     def specs(self) -> tuple[Specs, Specs]:
         """Shapes and dtypes of inputs and outputs, without computing anything."""
         return self.inputs(), self._trace(lambda inputs: jax.eval_shape(self.predict, self.variables, inputs))
+
+    def folded(self) -> "Inference":
+        """The same model in the form it is served in, see `models.folding`: equal up to rounding."""
+        example = self.input_spec(1 if self.batch == "symbolic" else self.batch)
+        predict, variables = fold(self.predict, self.variables, example)
+        return dataclasses.replace(self, predict=predict, variables=variables)
 
     def export(self) -> export.Exported:
         """`f(params, inputs) -> outputs`, lowered for every platform.

@@ -42,14 +42,16 @@ def _architecture(model: EfficientNet) -> tuple[object, ...]:
 
 
 def resnet_arguments(model: ResNet, leaves: Leaves) -> dict[str, Any]:
-    """The ResNet of these depths."""
-    if (model.width, model.norm.epsilon, len(model.depths)) != (64, 1e-5, 4):
+    """The ResNet of these blocks and depths."""
+    stem = model.stem, model.stem_width
+    if (*stem, model.width, model.norm.epsilon, len(model.depths)) != ("large", 64, 64, 1e-5, 4):
         raise UserError(
-            "--format timm: its ResNets have four stages, width 64 and norm.epsilon 1e-5; export in another "
-            "format"
+            "--format timm: its ResNets have the large stem, four stages, width 64 and norm.epsilon 1e-5; "
+            "export in another format"
         )
     channels = leaves["params/stem/conv/kernel"].shape[2]
-    return {"model_name": "resnet50", "layers": list(model.depths), **_common(model, channels)}
+    name = "resnet50" if model.block == "bottleneck" else "resnet18"
+    return {"model_name": name, "layers": list(model.depths), **_common(model, channels)}
 
 
 def coatnet_arguments(model: CoAtNet, leaves: Leaves) -> dict[str, Any]:

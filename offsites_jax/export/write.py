@@ -2,14 +2,13 @@
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from offsites_jax.errors import OffsitesError, UserError
-from offsites_jax.export.compare import largest_differences
+from offsites_jax.export.compare import Predict, largest_differences, largest_values
 from offsites_jax.export.formats import FORMATS
 from offsites_jax.export.inference import Inference
 from offsites_jax.export.manifest import CONFIG, MANIFEST, README, verify, write_json, write_manifest
@@ -48,6 +47,7 @@ def write_folder(
     *,
     format: str,
     facts: Mapping[str, Any],
+    folded: bool = False,
     batches: Iterable[Mapping[str, Any]] = (),
     tolerance: float = TOLERANCE,
     overwrite: bool = False,
@@ -59,26 +59,34 @@ def write_folder(
       output: folder to make, on a disk or in a bucket (gs://...).
       format: one of `FORMATS`.
       facts: for the manifest; `project`, `config`, `step` and `params` at least.
+      folded: ship the model in the form it is served in, see `models.folding`.
       batches: real batches to compare on, besides a random one; entries that are no inputs are ignored.
-      tolerance: largest absolute difference to the live model that passes.
+      tolerance: largest absolute difference to the live model that passes; of a folded one, and outputs with
+        numbers above 1, as a share of the largest.
       overwrite: replace an earlier export at `output`.
 
     Raises:
-      UserError: unknown format, or an output that exists or cannot be written.
+      UserError: unknown format or one that cannot be folded, or an output that exists or cannot be written.
       OffsitesError: the export differs from the live model. In either case nothing new is at `output`.
 
     """
     if format not in FORMATS:
         raise UserError(f"format: no export format {format!r}{nearest(format, FORMATS)}")
+    if folded and not FORMATS[format].folds:
+        known = ", ".join(name for name, found in FORMATS.items() if found.folds)
+        raise UserError(f"--fold: format {format} keeps the parameters as they were trained; fold {known}")
     inputs = [inference.random_batch(), *(pick_inputs(inference, batch) for batch in batches)]
+    shipped = inference.folded() if folded else inference
     with published(output, overwrite=overwrite) as folder:
-        signature = FORMATS[format].write(inference, folder)
+        signature = FORMATS[format].write(shipped, folder)
         signature.write(folder)
         write_json(folder / CONFIG, facts["config"])
         (folder / README).write_text(write_readme(signature, facts, FORMATS[format].usage(signature)))
-        facts = {"format": format, **facts, **dataclasses.asdict(signature)}
+        facts = {"format": format, "folded": folded, **facts, **dataclasses.asdict(signature)}
         manifest = write_manifest(folder, facts)
-        differences = check(inference, folder, format, inputs, tolerance)
+        verify(folder)
+        predict = FORMATS[format].reopen(shipped, folder)
+        differences = check(predict, inference, inputs, tolerance, folded)
         write_json(folder / MANIFEST, {**manifest, "differences": differences})
     return Report(
         folder=os.fspath(output),
@@ -91,27 +99,30 @@ def write_folder(
 
 
 def check(
+    predict: Predict,
     inference: Inference,
-    folder: pathlib.Path,
-    format: str,
     batches: Sequence[Mapping[str, Any]],
     tolerance: float,
+    folded: bool,
 ) -> dict[str, float]:
-    """Largest absolute difference by output between a finished folder and the live model.
+    """Largest absolute difference by output between what was read back and the live model.
 
     Raises:
       OffsitesError: a difference above the tolerance.
 
     """
-    verify(folder)
-    predict = FORMATS[format].reopen(inference, folder)
-    differences = largest_differences(predict, inference.bind(inference.variables), batches)
-    worst = max(differences, key=lambda name: differences[name])
-    if differences[worst] > tolerance:
-        raise OffsitesError(
-            f"export: output {worst!r} is {differences[worst]:.3g} off the live model, over {tolerance:g}; "
-            "nothing was written. Train or export in float32, or allow more with --tolerance"
-        )
+    live = inference.bind(inference.variables)
+    differences = largest_differences(predict, live, batches)
+    # Folding rounds every number anew, large ones by more.
+    sizes = largest_values(live, batches) if folded else {}
+    limits = {name: tolerance * max(1.0, sizes.get(name, 0.0)) for name in differences}
+    for name, limit in limits.items():
+        if differences[name] > limit:
+            unfolded = ", or leave the model as it was trained with --no-fold" if folded else ""
+            raise OffsitesError(
+                f"export: output {name!r} is {differences[name]:.3g} off the live model, over {limit:.3g}; "
+                "nothing was written. Train or export in float32, or allow more with --tolerance" + unfolded
+            )
     return differences
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from offsites_jax.errors import UserError
 from offsites_jax.nn.depthwise import DepthwiseConv
 from offsites_jax.nn.drop import stochastic_depth
+from offsites_jax.nn.mbconv import SqueezeExcite
 from offsites_jax.nn.norm import BatchNorm, BatchNormSettings
 from offsites_jax.nn.pooling import Padding, PoolType, conv_padding, halve
 from offsites_jax.nn.relative_attention import Relative, RelativeAttention, init
@@ -213,7 +214,13 @@ class ConvBlock(Block):
             name="depthwise_conv",
         )(branch)
         gated = self.width if settings.expand_from == "output" else expanded
-        gate = Gate(int(settings.se_ratio * gated), settings.se_activation, common.dtype, name="se")
+        gate = SqueezeExcite(
+            int(settings.se_ratio * gated),
+            common.dtype,
+            ACTIVATIONS[settings.se_activation],
+            kernel_init=init,
+            name="se",
+        )
         if settings.se_early:
             branch = activate(self._norm("depthwise_norm", gate(branch), train))
         else:
@@ -289,24 +296,6 @@ class FeedForward(nn.Module):
         dense = functools.partial(nn.Dense, kernel_init=init, dtype=self.dtype)
         hidden = dense(int(self.expand_ratio * x.shape[-1]), name="expand")(x)
         return dense(x.shape[-1], name="shrink")(ACTIVATIONS[self.activation](hidden))
-
-
-class Gate(nn.Module):
-    """Squeeze-and-excite (arXiv 1709.01507) with a choice of activation, initialised as CoAtNet is."""
-
-    reduced_width: int
-    activation: Activation
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch height width channels"]
-    ) -> Float[Array, "batch height width channels"]:
-        """Return ``x`` times its gate, which is in (0, 1)."""
-        conv = functools.partial(nn.Conv, kernel_size=(1, 1), kernel_init=init, dtype=self.dtype)
-        gate = conv(self.reduced_width, name="reduce")(x.mean((1, 2), keepdims=True, dtype=jnp.float32))
-        gate = conv(x.shape[-1], name="expand")(ACTIVATIONS[self.activation](gate))
-        return x * nn.sigmoid(gate)
 
 
 def normalise(

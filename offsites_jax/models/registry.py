@@ -30,7 +30,7 @@ _FAMILIES = {
         "coatnet_rmlp_1_rw2_224",
         "coatnet_rmlp_2_rw_384",
     ),
-    "offsites_jax.models.resnet:variant": ("resnet_50", "resnet_152"),
+    "offsites_jax.models.resnet:variant": tuple(f"resnet_{depth}" for depth in (10, 18, 34, 50, 101, 152)),
 }
 """``module:function`` to the names it knows; the function takes a name and gives its `Variant`."""
 

@@ -5,6 +5,9 @@ SiLU, TensorFlow SAME padding, no convolution bias in front of a batch norm. Sub
 names of their role, so that the trees of all EfficientNets read alike.
 """
 
+import functools
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -51,11 +54,15 @@ class SqueezeExcite(nn.Module):
     Attributes:
         reduced_width: channels between the two 1x1 convolutions ``reduce`` and ``expand``.
         dtype: type to compute in; the mean over space is taken in float32.
+        activation: between the convolutions.
+        kernel_init: of both.
 
     """
 
     reduced_width: int
     dtype: DTypeLike = jnp.float32
+    activation: Callable[[Array], Array] = nn.silu
+    kernel_init: nn.initializers.Initializer = conv_init
 
     @nn.compact
     def __call__(
@@ -63,8 +70,9 @@ class SqueezeExcite(nn.Module):
     ) -> Float[Array, "batch height width channels"]:
         """Return ``x`` times its gate, which is in (0, 1)."""
         gate = x.mean((1, 2), keepdims=True, dtype=jnp.float32)
-        gate = _conv("reduce", self.reduced_width, 1, use_bias=True, dtype=self.dtype)(gate)
-        gate = _conv("expand", x.shape[-1], 1, use_bias=True, dtype=self.dtype)(nn.silu(gate))
+        conv = functools.partial(nn.Conv, kernel_size=(1, 1), kernel_init=self.kernel_init, dtype=self.dtype)
+        gate = self.activation(conv(self.reduced_width, name="reduce")(gate))
+        gate = conv(x.shape[-1], name="expand")(gate)
         return x * nn.sigmoid(gate)
 
 
@@ -151,7 +159,6 @@ def _conv(
     kernel_size: int,
     stride: int = 1,
     *,
-    use_bias: bool = False,
     dtype: DTypeLike,
 ) -> nn.Conv:
     return nn.Conv(
@@ -159,7 +166,7 @@ def _conv(
         (kernel_size,) * 2,
         (stride,) * 2,
         "SAME",
-        use_bias=use_bias,
+        use_bias=False,
         kernel_init=conv_init,
         dtype=dtype,
         name=name,

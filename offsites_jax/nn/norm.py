@@ -6,6 +6,7 @@ what one device holds ("ghost" batch norm, Hoffer et al. 2017, arXiv 1705.08741)
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -19,7 +20,7 @@ from jaxtyping import Array, Float
 
 from offsites_jax.errors import UserError
 
-Statistics = Literal["global", "group", "device"]
+Statistics = Literal["global", "group", "device", "frozen"]
 
 Affine = tuple[Array, Array]
 """Scale and bias, each [channels]."""
@@ -39,7 +40,8 @@ class BatchNormSettings:
             moments of each ``group_size`` neighbouring examples; the result does not depend on the
             mesh, and needs no collective when the number of groups is a multiple of the number of
             batch shards. ``"device"``: moments of the examples one device holds; equal to
-            ``"global"`` where no mesh is current.
+            ``"global"`` where no mesh is current. ``"frozen"``: the running ones in training, too, which
+            stay as they are: to fine-tune on little data.
         group_size: examples in a group; used by ``"group"`` only.
 
     Raises:
@@ -102,7 +104,7 @@ class BatchNorm(nn.Module):
         affine = (scale, bias)
         dtype = self.dtype or x.dtype
 
-        if use_running_average:
+        if use_running_average or (settings.statistics == "frozen" and not self.is_initializing()):
             return _affine_norm(x, (mean.value, var.value), affine, settings.epsilon).astype(dtype)
         if self.is_initializing() or settings.statistics == "global":
             y, moments = _normalise_whole(x, affine, settings.epsilon, _manual_batch_axes())
@@ -131,12 +133,74 @@ def _affine_norm(x: Array, moments: tuple[Array, Array], affine: Affine, epsilon
     return (x - mean) * (jax.lax.rsqrt(var + epsilon) * affine[0]) + affine[1]
 
 
+def _normalise(
+    x: Array, affine: Affine, axes: tuple[int, ...], across: tuple[str, ...], epsilon: float
+) -> tuple[Array, tuple[Array, Array]]:
+    """Normalise by the moments over ``axes`` and ``across``, and return those without a gradient."""
+    moments = jax.lax.stop_gradient(_moments(x, axes, across))
+    varying = tuple(jax.typeof(x).manual_axis_type.varying)  # as the gradients of scale and bias will be
+    affine = jax.tree.map(lambda a: _vary(a, varying), affine)
+    return _by_moments(x, moments, affine, axes, across, epsilon), moments
+
+
+def _vary(a: Array, axes: tuple[str, ...]) -> Array:
+    missing = set(axes) - jax.typeof(a).manual_axis_type.varying
+    return jax.lax.pcast(a, tuple(missing), to="varying")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _by_moments(
+    x: Array,
+    moments: tuple[Array, Array],
+    affine: Affine,
+    axes: tuple[int, ...],
+    across: tuple[str, ...],
+    epsilon: float,
+) -> Array:
+    """As `_affine_norm`; its gradient counts that the moments are those of ``x``."""
+    return _affine_norm(x, moments, affine, epsilon)
+
+
+def _keep_inputs(
+    x: Array,
+    moments: tuple[Array, Array],
+    affine: Affine,
+    axes: tuple[int, ...],
+    across: tuple[str, ...],
+    epsilon: float,
+) -> tuple[Array, tuple[Array, tuple[Array, Array], Affine]]:
+    return _affine_norm(x, moments, affine, epsilon), (x, moments, affine)
+
+
+def _gradients(
+    axes: tuple[int, ...],
+    across: tuple[str, ...],
+    epsilon: float,
+    kept: tuple[Array, tuple[Array, Array], Affine],
+    gradient: Array,
+) -> tuple[Array, tuple[Array, Array], Affine]:
+    """Ioffe & Szegedy 2015, arXiv 1502.03167, section 3: two sums give all three gradients."""
+    x, (mean, var), (scale, _) = kept
+    inverse = jax.lax.rsqrt(var + epsilon)
+    count = math.prod(x.shape[axis] for axis in axes)
+    to_bias = gradient.sum(axes, keepdims=True)
+    to_scale = (gradient * (x - mean)).sum(axes, keepdims=True) * inverse
+    shift, slope = _mean_across(to_bias / count, across), _mean_across(to_scale / count, across)
+    to_x = (gradient - shift - (x - mean) * (inverse * slope)) * (inverse * scale)
+    to_affine = [total.reshape(-1, x.shape[-1]).sum(0) for total in (to_scale, to_bias)]
+    nothing = jnp.zeros_like(mean), jnp.zeros_like(var)
+    return to_x.astype(x.dtype), nothing, (to_affine[0], to_affine[1])
+
+
+_by_moments.defvjp(_keep_inputs, _gradients)
+
+
 def _normalise_whole(
     x: Array, affine: Affine, epsilon: float, across: tuple[str, ...] = ()
 ) -> tuple[Array, Array]:
     """Normalise by the moments of all examples; return them too, as [2, channels]."""
-    moments = _moments(x, range(x.ndim - 1), across)
-    return _affine_norm(x, moments, affine, epsilon), jnp.stack(moments).reshape(2, -1)
+    y, moments = _normalise(x, affine, tuple(range(x.ndim - 1)), across, epsilon)
+    return y, jnp.stack(moments).reshape(2, -1)
 
 
 def _normalise_groups(x: Array, affine: Affine, epsilon: float, group_size: int) -> tuple[Array, Array]:
@@ -147,10 +211,9 @@ def _normalise_groups(x: Array, affine: Affine, epsilon: float, group_size: int)
             f"make train.batch_size / train.accumulate a multiple of {group_size}"
         )
     grouped = x.reshape(-1, group_size, *x.shape[1:])
-    moments = _moments(grouped, range(1, grouped.ndim - 1))
-    y = _affine_norm(grouped, moments, affine, epsilon).reshape(x.shape)
+    y, moments = _normalise(grouped, affine, tuple(range(1, grouped.ndim - 1)), (), epsilon)
     averaged = jnp.stack(moments).reshape(2, -1, x.shape[-1]).mean(1)
-    return y, _mean_across(averaged, _manual_batch_axes())
+    return y.reshape(x.shape), _mean_across(averaged, _manual_batch_axes())
 
 
 def _normalise_per_device(x: Array, affine: Affine, epsilon: float) -> tuple[Array, Array]:

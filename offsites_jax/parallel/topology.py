@@ -85,6 +85,8 @@ def describe_devices(topology: Topology) -> list[Any]:
     options: dict[str, Any] = dict(topology.chip.options)
     if topology.slices > 1:
         options["num_slices"] = topology.slices
+    if topology.shape == (1, 1):  # the compiler takes hosts for 2x2 chips unless told
+        options["chips_per_host_bounds"] = (1, 1, 1)
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options)
     except jax.errors.JaxRuntimeError as error:

@@ -148,6 +148,11 @@ class Experiment:
         """Name of this view's stage."""
         return self.stages[self.stage].name if self.stages else "all"
 
+    @property
+    def batch_ratio(self) -> float:
+        """Batch size of this view's stage over that of the run."""
+        return self.train.batch_size / self.raw["train"]["batch_size"]
+
     def at_stage(self, index: int) -> "Experiment":
         """The same experiment with the overrides of stage `index`."""
         return self if index == self.stage else resolve(self.raw, stage=index)

@@ -130,9 +130,10 @@ def train(
             if log:
                 tally.mark(step)
                 progress.log_point(step, stage.batches.wait_seconds)
-            if log or evaluate or save:
+            stage_ends = step == stage.end  # what is logged of a stage is said with its own rates
+            if log or evaluate or save or stage_ends:
                 # Metrics are fetched one interval late, so that logging never waits for the device.
-                lines = tally.lines(keep_last=not (evaluate or save))
+                lines = tally.lines(keep_last=not (evaluate or save or stage_ends))
                 speed = progress.rates(lines[-1][0]) if lines else {}
                 for at, values in lines:
                     writer.write(at, "train", {**values, **stage.rates(at), **speed, **stage.skipped()})
@@ -229,7 +230,7 @@ def enter_stage(
             shard=data_shard(mesh),
             loading=staged.data.loading,
         )
-    progress.stage(staged.stage_name, step, flops=ready.flops, mesh=mesh)
+    progress.stage(staged.stage_name, step, batch_size=size, flops=ready.flops, mesh=mesh)
     return RunningStage(
         program=program,
         end=experiment.ends[index],
@@ -295,11 +296,12 @@ def restore_or_create(checkpoints: Checkpoints, program: Program) -> tuple[Train
 
 def run_meta(stage: RunningStage, open_interval: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of itself: enough to go on from it, and to rebuild its model without data."""
-    experiment = stage.program.experiment
+    experiment, mesh = stage.program.experiment, stage.program.mesh
     return {
         "config": experiment.raw,
         "stage": experiment.stage_name,
         "data": {"fingerprint": stage.fingerprint, "seed": experiment.train.seed},
+        "devices": {"count": mesh.size, "kind": mesh.devices.flat[0].device_kind},
         "tally": open_interval,
         "versions": versions(),
     }

@@ -11,7 +11,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,8 @@ class Optimizer:
     Attributes:
       name: sgd, momentum, adam, adamw, rmsprop_tf, lamb, adafactor, lion or sm3.
       learning_rate: a schedule, or a number for a constant rate.
+      rate_with_batch: what a stage with a batch size of its own does to the rate: none; linear multiplies it
+        by that size over the run's `train.batch_size`, sqrt by the root of this.
       b1: decay of the first moment (adam, adamw, lamb 0.9; lion 0.9).
       b2: decay of the second moment (adam, adamw, lamb 0.999; lion 0.99).
       eps: added to the denominator (adam, adamw 1e-8; lamb 1e-6; rmsprop_tf 1e-3, inside the root;
@@ -66,6 +68,7 @@ class Optimizer:
 
     name: str = "adam"
     learning_rate: Schedule | float = 1e-3
+    rate_with_batch: Literal["none", "linear", "sqrt"] = "none"
     b1: float | None = None
     b2: float | None = None
     eps: float | None = None
@@ -90,7 +93,12 @@ class Core(NamedTuple):
 
 
 def create_optimizer(
-    section: Optimizer, params: PyTree, total_steps: int, where: str = "optimizer"
+    section: Optimizer,
+    params: PyTree,
+    total_steps: int,
+    where: str = "optimizer",
+    *,
+    batch_ratio: float = 1.0,
 ) -> optax.GradientTransformation:
     """The gradient transformation of one optimizer section.
 
@@ -99,6 +107,7 @@ def create_optimizer(
       params: nested dict of the trained parameters, arrays or their shapes; frozen ones left out.
       total_steps: updates in the run, where the schedule does not say otherwise.
       where: place of the section in the config, for messages.
+      batch_ratio: batch size of this stage over that of the run; see `Optimizer.rate_with_batch`.
 
     Raises:
       UserError: for an unknown name, a hyper-parameter the optimizer does not have, an impossible
@@ -112,7 +121,7 @@ def create_optimizer(
     """
     _check(section, where)
     core = _core(section, where)
-    rate = learning_rate(section, total_steps, where)
+    rate = learning_rate(section, total_steps, where, batch_ratio=batch_ratio)
     decays, rates = _coefficients(section, params, where)
     chain = [
         _add_parameters(section.l2, decays) if section.l2 else None,
@@ -128,9 +137,13 @@ def create_optimizer(
     return optax.chain(*(transform for transform in chain if transform is not None))
 
 
-def learning_rate(section: Optimizer, total_steps: int, where: str = "optimizer") -> RateFn:
+def learning_rate(
+    section: Optimizer, total_steps: int, where: str = "optimizer", *, batch_ratio: float = 1.0
+) -> RateFn:
     """The learning rate as a function of the step, before any factor of `settings`."""
-    return create_schedule(section.learning_rate, total_steps, f"{where}.learning_rate")
+    rate = create_schedule(section.learning_rate, total_steps, f"{where}.learning_rate")
+    factor = batch_ratio ** _BATCH_POWERS[section.rate_with_batch]
+    return rate if factor == 1 else lambda step: factor * rate(step)
 
 
 def check_patterns(patterns: Iterable[str], paths: Iterable[str], where: str) -> None:
@@ -204,6 +217,7 @@ _CORES: dict[str, Callable[..., Core]] = {
     "lion": _lion,
     "sm3": _sm3,
 }
+_BATCH_POWERS = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}
 _HYPERPARAMETERS = ("b1", "b2", "eps", "momentum", "nesterov", "decay")
 _NO_WEIGHT_DECAY = {
     "adam": "use adamw for decoupled decay, or l2 for decay through the gradient",

@@ -71,11 +71,25 @@ class Program:
             in_shardings=inputs,
             out_shardings=(self.shardings, replicated(self.mesh)),
             donate_argnums=0,
+            compiler_options=self._repeatedly(),
         )
 
     def jit_predict(self) -> jax.stages.Wrapped:
         """The prediction as evaluation runs it, on global batches."""
-        return jax.jit(self.predict, out_shardings=batch_sharding(self.mesh))
+        return jax.jit(
+            self.predict, out_shardings=batch_sharding(self.mesh), compiler_options=self._repeatedly()
+        )
+
+    def _repeatedly(self) -> dict[str, str] | None:
+        """Compiler options of a program that runs many times.
+
+        XLA:CPU gives convolutions to YNNPACK, which runs each in a single thread; without it they take all
+        threads. Its products and sums are quick and stay.
+        """
+        if platform_of(self.mesh) != "cpu":
+            return None
+        kept = ("LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT", "LIBRARY_FUSION_TYPE_REDUCE")
+        return {"xla_cpu_experimental_ynn_fusion_type": ",".join(kept)}
 
     def _once(self) -> dict[str, int] | None:
         """Compiler options of a program that runs once.
@@ -131,7 +145,13 @@ def create_program(experiment: Experiment, mesh: Mesh, *, platform: str | None =
         params = jax.eval_shape(lambda key: task.init(key, zero_batch(spec)), key)["params"]
     groups = _groups(experiment, task, params)
     optimizers = {
-        name: create_optimizer(section, select(params, groups[name]), settings.steps, where(experiment, name))
+        name: create_optimizer(
+            section,
+            select(params, groups[name]),
+            settings.steps,
+            where(experiment, name),
+            batch_ratio=experiment.batch_ratio,
+        )
         for name, section in experiment.optimizer.items()
     }
 
@@ -170,7 +190,9 @@ def create_program(experiment: Experiment, mesh: Mesh, *, platform: str | None =
         step=step,
         predict=predict,
         schedules={
-            name: learning_rate(section, settings.steps, where(experiment, name))
+            name: learning_rate(
+                section, settings.steps, where(experiment, name), batch_ratio=experiment.batch_ratio
+            )
             for name, section in experiment.optimizer.items()
         },
         abstract=jax.tree.map(_with_sharding, abstract, shardings),

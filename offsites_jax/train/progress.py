@@ -117,12 +117,15 @@ class Progress:
         """Counts the seconds of the block for an activity other than training: "compile", "evaluate" ..."""
         return self._stopwatch.time(name)
 
-    def stage(self, name: str, step: int, *, flops: float = 0.0, mesh: Mesh | None = None) -> None:
+    def stage(
+        self, name: str, step: int, *, batch_size: int = 0, flops: float = 0.0, mesh: Mesh | None = None
+    ) -> None:
         """Training begins, or goes on in another stage with other batches.
 
         Args:
           name: shown in the line, unless it is "all".
           step: updates done so far.
+          batch_size: rows of a global batch from now on; 0 as before.
           flops: floating-point operations of one step over the whole mesh; 0 if unknown.
           mesh: the devices that share them.
 
@@ -131,6 +134,7 @@ class Progress:
             self._begun, self._timed_before = self._clock(), self._stopwatch.total
         self._training = True
         self._stage = "" if name == "all" else name
+        self._batch_size = batch_size or self._batch_size
         self._flops_per_device = flops / mesh.size if mesh else 0.0
         self._peak_flops = peak_flops(mesh.devices.flat[0].device_kind) if mesh else None
         self._waited_before = self._given.waited

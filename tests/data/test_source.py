@@ -104,6 +104,8 @@ class TestImageFolderSource:
             (["train/1.jpg"], None, "no class folders"),
             (["train/a/1.jpg", "train/b/readme"], None, r"train/b: this class has no images"),
             (["train/cat/1.jpg", "train/Cat/1.jpg"], None, "'Cat' and 'cat' clash"),
+            (["train/caf\u00e9/1.jpg", "train/cafe\u0301/1.jpg"], None, "clash; rename one"),
+            (["train/STRASSE/1.jpg", "train/stra\u00dfe/1.jpg"], None, "clash; rename one"),
             (["train/a/1.jpg"], "b", "in neither classes.txt nor train"),
             (["train/a/1.jpg"], "a\nb\na", "'a' is listed twice"),
         ],

@@ -152,6 +152,17 @@ def test_pickles_are_never_loaded_by_ourselves(tmp_path, monkeypatch, suffix):
     assert not (tmp_path / "mark").exists()
 
 
+@pytest.mark.parametrize("name", ["w.safetensors", "w.h5", "w.keras", "w.index", "w.tgz", "w.npz", "w"])
+def test_a_pickle_under_another_name_is_refused_and_never_loaded(tmp_path, name):
+    content = pickle.dumps(Trap(tmp_path / "mark"))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((UserError, DamagedDataError)) as error:
+        read_all(tmp_path / name)
+    assert str(tmp_path / name.removesuffix(".index")) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "mark").exists()
+
+
 @pytest.mark.parametrize("form", ["folder", "prefix", "index", "tgz"])
 def test_a_tensorflow_checkpoint_is_found_however_it_is_given(tmp_path, form):
     folder = pathlib.Path(shutil.copytree(GOLDEN / "automl_tiny", tmp_path / "tiny"))

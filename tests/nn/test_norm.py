@@ -233,3 +233,15 @@ def test_a_batch_that_does_not_divide_is_the_users_error():
 def test_settings_out_of_range_are_the_users_error(setting, message):
     with pytest.raises(UserError, match=re.escape(message)):
         BatchNormSettings(**setting)
+
+
+def test_frozen_statistics_normalise_training_and_stay():
+    norm = BatchNorm(BatchNormSettings(statistics="frozen"))
+    x = jax.random.normal(jax.random.key(0), (8, 4, 3)) * 3 + 1
+    variables = norm.init(jax.random.key(1), x, use_running_average=False)
+    kept = {"mean": jnp.asarray([0.5, -1.0, 2.0]), "var": jnp.asarray([1.0, 4.0, 0.25])}
+    y, changed = norm.apply(
+        {**variables, "batch_stats": kept}, x, use_running_average=False, mutable=["batch_stats"]
+    )
+    np.testing.assert_allclose(y, (x - kept["mean"]) / np.sqrt(kept["var"] + 1e-3), rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_equal(changed["batch_stats"], kept)

@@ -3,6 +3,7 @@
 import importlib.util
 
 import pytest
+from jax.experimental import topologies
 
 from offsites_jax.errors import UserError
 from offsites_jax.parallel.topology import describe_devices, parse_topology
@@ -41,3 +42,28 @@ def test_without_the_compiler_one_line_says_what_to_install(monkeypatch):
     with pytest.raises(UserError, match=r"pip install 'offsites-jax\[plan\]'") as error:
         describe_devices(parse_topology("v5e:2x4"))
     assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("v5e:2x4", {}),
+        ("v5e:1x1", {"chips_per_host_bounds": (1, 1, 1)}),
+        ("v6e:1x1", {"chips_per_host_bounds": (1, 1, 1)}),
+    ],
+)
+def test_a_single_chip_is_a_host_of_its_own(monkeypatch, name, options):
+    """Otherwise the compiler lays out hosts of 2 x 2 chips and refuses the slice."""
+    asked = {}
+
+    class Described:
+        devices = ("chip",)
+
+    def describe(**arguments):
+        asked.update(arguments)
+        return Described()
+
+    monkeypatch.setenv("TPU_LIBRARY_PATH", "libtpu.so")
+    monkeypatch.setattr(topologies, "get_topology_desc", describe)
+    assert describe_devices(parse_topology(name)) == ["chip"]
+    assert asked == {"platform": "tpu", "topology_name": name, **options}

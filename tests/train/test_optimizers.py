@@ -313,6 +313,17 @@ def test_sharded_updates_equal_unsharded_ones(name):
         np.testing.assert_allclose(flatten(sharded)[path], wanted, rtol=1e-5, atol=1e-7, err_msg=path)
 
 
+@pytest.mark.parametrize(("how", "factor"), [("none", 1.0), ("linear", 4.0), ("sqrt", 2.0)])
+def test_a_larger_batch_raises_the_rate_as_told(how, factor):
+    section, params, grads = Optimizer("sgd", RATE, rate_with_batch=how), random_tree(0), random_tree(1)
+    tx = create_optimizer(section, params, total_steps=20, batch_ratio=4.0)
+    updates, _ = tx.update(as_f32(grads), tx.init(as_f32(params)), as_f32(params))
+    for path, update in flatten(updates).items():
+        np.testing.assert_allclose(update, -factor * 0.02 * flatten(grads)[path], rtol=1e-6, err_msg=path)
+    shown = learning_rate(section, 20, batch_ratio=4.0)
+    assert float(shown(1)) == pytest.approx(factor * 0.035)
+
+
 def test_section_is_read_from_plain_values():
     plain = {
         "name": "adamw",

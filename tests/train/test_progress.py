@@ -156,6 +156,15 @@ def test_a_second_stage_starts_a_new_interval_and_a_new_wait():
     assert loop.progress.seconds["data_wait"] == pytest.approx(1.0 + 2.5)
 
 
+def test_samples_are_those_of_the_stages_own_batches():
+    loop = Loop(0.1, 0.1, 0.001)
+    loop.run(10)
+    loop.progress.stage("large", loop.step, batch_size=12)
+    loop.waited = 0.0
+    loop.run(20)
+    assert loop.speeds[20]["samples_per_second"] == 12 * loop.speeds[20]["steps_per_second"]
+
+
 def test_utilisation_is_work_per_device_over_the_published_peak(monkeypatch):
     monkeypatch.setattr(progress_module, "peak_flops", lambda kind: 5e12)
     clock = Clock()

@@ -6,10 +6,12 @@ import jax
 import numpy as np
 import pytest
 
+from offsites_jax.parallel.mesh import create_mesh
 from offsites_jax.train.config import load_experiment, resolve
 from offsites_jax.train.loop import train
-from offsites_jax.train.program import Program
+from offsites_jax.train.program import Program, create_program
 from offsites_jax.train.saved import read_meta
+from offsites_jax.train.writers import read_metrics
 
 SYSTEMS = pathlib.Path(__file__).parents[1] / "systems"
 SIZES = (16, 32, 16, 16, 32, 16)
@@ -60,3 +62,41 @@ def test_sharing_programs_changes_no_value(monkeypatch, tmp_path):
     apart, compiled = revisiting(monkeypatch, tmp_path / "apart")
     assert compiled == list(SIZES)
     jax.tree.map(np.testing.assert_array_equal, shared.state.params, apart.state.params)
+
+
+def test_the_rate_follows_the_batch_of_a_stage_where_told(tmp_path):
+    raw = load_experiment(SYSTEMS / "curve_experiment.py").raw
+    raw["optimizer"] = {"name": "sgd", "learning_rate": 0.01, "rate_with_batch": "linear"}
+    raw["train"] |= {"steps": 6, "batch_size": 16, "log_every": 1, "eval_every": 0, "checkpoint_every": 6}
+    raw["train"]["keep"] = {"last": 1}
+    raw["stages"] = [{"name": "many", "until": 3, "train": {"batch_size": 64}}, {"name": "few"}]
+    train(resolve(raw), tmp_path)
+    lines = [line for line in read_metrics(tmp_path) if line["split"] == "train"]
+    rates = [line["learning_rate"] for line in lines]
+    np.testing.assert_allclose(rates, [0.04] * 3 + [0.01] * 3, rtol=1e-6)
+
+
+def test_and_so_does_the_update():
+    raw = load_experiment(SYSTEMS / "curve_experiment.py").raw
+    raw["stages"] = [{"name": "many", "until": 3, "train": {"batch_size": 64}}, {"name": "few"}]
+    moved = {}
+    for how in ("none", "linear", "sqrt"):
+        raw["optimizer"] = {"name": "sgd", "learning_rate": 0.01, "rate_with_batch": how}
+        experiment = resolve(raw)
+        program = create_program(experiment, create_mesh(experiment.mesh))
+        before = program.initial_state()
+        rows = np.random.default_rng(0)
+        batch = {
+            name: jax.device_put(rows.normal(size=spec.shape).astype(spec.dtype), spec.sharding)
+            for name, spec in program.batch.items()
+        }
+        with jax.set_mesh(program.mesh):
+            after, _ = jax.jit(program.step)(before, batch)
+        moved[how] = jax.tree.map(lambda new, old: new - old, after.params, before.params)
+    for how, factor in (("linear", 2.0), ("sqrt", 2**0.5)):
+        jax.tree.map(
+            lambda more, less, factor=factor: np.testing.assert_allclose(more, factor * less, atol=1e-6),
+            moved[how],
+            moved["none"],
+        )
+    assert max(abs(leaf).max() for leaf in jax.tree.leaves(moved["none"])) > 1e-3

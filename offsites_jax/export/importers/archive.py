@@ -42,7 +42,8 @@ def unpack_checkpoint(archive: pathlib.Path, folder: pathlib.Path, limit: int = 
                 if stream is not None:
                     _write_new(folder / name, stream, archive)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise DamagedDataError(f"{archive}: cannot be unpacked ({error}); download it again") from error
+        why = " ".join(str(error).split())  # Python tries one compression after another, a line for each
+        raise DamagedDataError(f"{archive}: cannot be unpacked ({why}); download it again") from error
 
 
 def _write_new(file: pathlib.Path, stream: IO[bytes], archive: pathlib.Path) -> None:

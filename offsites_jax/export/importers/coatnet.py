@@ -1,4 +1,4 @@
-"""What huggingface/pytorch-image-models (timm) calls the leaves of CoAtNet.
+"""What huggingface/pytorch-image-models (timm) calls the leaves of CoAtNet; `maxvit` knows another source.
 
 All of timm's CoAtNets are the same as ours under the settings of `coatnet_variants`. Its `coatnet_{0..5}_224`
 were never trained; `TIMM_PAPER` are the settings that make the networks of the paper equal to them.
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from offsites_jax.errors import UserError
+from offsites_jax.export.importers import maxvit
 from offsites_jax.export.importers.mapping import NameTable, Origin
 from offsites_jax.models.coatnet import CoAtNet
 from offsites_jax.train.state import flatten
@@ -68,7 +69,7 @@ def abstract_variables(
 
 
 def _image_size(tensors: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
-    """Size of square images that make maps as large as the tables of a file are for."""
+    """Size of images that make maps as large as the tables of a file are for; in timm they are square."""
     for name, shape in tensors.items():
         if match := _TABLE.fullmatch(name):
             differences = math.isqrt(shape[0])
@@ -79,6 +80,9 @@ def _image_size(tensors: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
                 )
             side = (differences + 1) // 2 * 2 ** (int(match[1]) + 2)
             return side, side
+        if match := maxvit.TABLE.fullmatch(name):
+            height, width = ((differences + 1) // 2 * 2 ** (int(match[1]) + 2) for differences in shape[1:])
+            return height, width
     return 224, 224
 
 
@@ -155,4 +159,10 @@ def _input_origin(name: str, leaf: str, shape: tuple[int, ...], index: int) -> O
     return Origin(name + "weight", (2, 0, 1), (heads, 3, size, *inputs), (whole, *inputs, 1, 1), part)
 
 
-SOURCES: Mapping[str, Callable[[CoAtNet, Specs, Iterable[str], str], NameTable]] = {"timm": timm_names}
+SOURCES: Mapping[str, Callable[[CoAtNet, Specs, Iterable[str], str], NameTable]] = {
+    "timm": timm_names,
+    "maxvit": maxvit.maxvit_names,
+}
+
+SETTINGS: Mapping[str, Mapping[str, Any]] = {"maxvit": maxvit.SETTINGS}
+"""Fields of the model that all networks of a source need, unless the caller says otherwise."""

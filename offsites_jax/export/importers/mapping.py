@@ -25,6 +25,7 @@ class Origin:
       there: its own shape, where there is a `view`.
       part: for a tensor of several leaves: the axis of the view they lie along (which then goes), the place
         of this one, and their number.
+      turned: axes of the leaf that run the other way there.
 
     """
 
@@ -33,6 +34,7 @@ class Origin:
     view: tuple[int, ...] | None = None
     there: tuple[int, ...] | None = None
     part: tuple[int, int, int] | None = None
+    turned: tuple[int, ...] = ()
 
     def shape_there(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape the tensor must have to become a leaf of `shape`."""
@@ -48,10 +50,12 @@ class Origin:
             array = array.reshape(self.view)
         if self.part is not None:
             array = array.take(self.part[1], axis=self.part[0])
-        return array if self.axes is None else array.transpose(self.axes)
+        array = array if self.axes is None else array.transpose(self.axes)
+        return np.flip(array, self.turned)
 
     def revert(self, leaf: np.ndarray) -> np.ndarray:
         """The tensor out of the leaf, or the leaf's part of it: what `convert` transposed, turned back."""
+        leaf = np.flip(leaf, self.turned)
         return leaf if self.axes is None else leaf.transpose(np.argsort(self.axes))
 
 

@@ -7,8 +7,10 @@ The four arms of arXiv 2104.00298, table 13: `progressive_stages` and `random_re
 """
 
 import dataclasses
+import itertools
 import math
 import random
+from fractions import Fraction
 from typing import Any, Literal
 
 from offsites_jax.errors import UserError
@@ -49,8 +51,9 @@ def progressive_stages(
     count: int = 4,
     adaptive: bool = True,
     schedule: Literal["paper", "automl"] = "paper",
+    batch_sizes: tuple[int, ...] = (),
 ) -> Stages:
-    """Stages of equal length, from the smallest images to the largest (algorithm 1).
+    """Stages of equally many images, from the smallest images to the largest (algorithm 1).
 
     Args:
       size: smallest and largest side in pixels.
@@ -59,20 +62,24 @@ def progressive_stages(
       adaptive: False keeps regularisation at its strongest throughout (vanilla progressive resizing).
       schedule: paper: the first stage has the smallest size; automl: as the released code, which starts one
         step above it.
+      batch_sizes: of each stage, such as larger ones while images are small; every stage then sees as many
+        images as the others, in fewer steps. Left out, `train.batch_size` throughout. The learning rate
+        follows where `optimizer.rate_with_batch` says so.
 
     Raises:
-      UserError: no stages, or a range that falls.
+      UserError: no stages, a range that falls, or not one batch size for each stage.
 
     """
     regularisation = regularisation or Regularisation()
     _check(size, regularisation, count)
+    ends = _ends(batch_sizes, count)
     stages: list[dict[str, Any]] = []
     for index in range(count):
         step, steps = (index + 1, count) if schedule == "automl" or count == 1 else (index, count - 1)
         pixels = size[0] + (size[1] - size[0]) * step // steps
-        until = (index + 1) / count if index + 1 < count else 0.0
         values = regularisation.at(index if adaptive else count - 1, count)
-        stages.append(_stage(index, until, pixels, values))
+        stage = _stage(index, ends[index], pixels, values)
+        stages.append({**stage, "train": {"batch_size": batch_sizes[index]}} if batch_sizes else stage)
     return tuple(stages)
 
 
@@ -112,11 +119,26 @@ def random_resize_stages(
     for start in range(0, epochs, every):
         index = drawn.randrange(count)
         pixels = size[0] + (size[1] - size[0]) * index // (count - 1) if count > 1 else size[1]
-        # The next float up: that share of the steps, rounded down, must not fall one step short.
-        until = math.nextafter((start + every) / epochs, 1.0) if start + every < epochs else 0.0
+        until = _not_short((start + every) / epochs) if start + every < epochs else 0.0
         values = regularisation.at(index if adaptive else count - 1, count)
         stages.append(_stage(len(stages), until, pixels, values))
     return tuple(stages)
+
+
+def _ends(batch_sizes: tuple[int, ...], count: int) -> list[float]:
+    """Shares of the steps at which stages of equally many images end; 0 for the last, the end of the run."""
+    if not batch_sizes:
+        return [(index + 1) / count for index in range(count - 1)] + [0.0]
+    if len(batch_sizes) != count or min(batch_sizes) < 1:
+        raise UserError(f"stages: batch sizes {list(batch_sizes)}; give {count} of them, each at least 1")
+    steps = [Fraction(1, size) for size in batch_sizes]
+    shares = [float(passed / sum(steps)) for passed in itertools.accumulate(steps[:-1])]
+    return [_not_short(share) for share in shares] + [0.0]
+
+
+def _not_short(share: float) -> float:
+    """The next float up: that share of the steps, rounded down, must not fall one step short."""
+    return math.nextafter(share, 1.0)
 
 
 def _stage(index: int, until: float, pixels: int, values: dict[str, float]) -> dict[str, Any]:

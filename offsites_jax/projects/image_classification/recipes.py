@@ -91,9 +91,10 @@ _COATNET_ACCURACY = {  # by model and pixels, ImageNet-1k only
     ("0", 384): 0.839, ("1", 384): 0.851, ("2", 384): 0.857, ("3", 384): 0.858,
     ("2", 512): 0.859, ("3", 512): 0.860,
 }  # fmt: skip
-_COATNET_21K_ACCURACY = {
+_COATNET_21K_ACCURACY = {  # by pre-training (RandAugment, 150 epochs) and pixels, on ImageNet-1k
     ("2", 224): 0.871, ("3", 224): 0.876, ("2", 384): 0.871, ("3", 384): 0.876, ("4", 384): 0.879,
     ("2", 512): 0.873, ("3", 512): 0.879, ("4", 512): 0.881,
+    ("4-ra", 384): 0.883, ("4-ra", 512): 0.884, ("4-ra-150", 384): 0.884, ("4-ra-150", 512): 0.8856,
 }  # fmt: skip
 
 
@@ -243,14 +244,20 @@ def coatnet_21k(size: str, epochs: int = 90, randaugment: bool = False) -> Confi
     return config
 
 
-def coatnet_21k_to_1k(size: str, pixels: int, randaugment: bool = False) -> Config:
-    """Fine-tunes a CoAtNet of ImageNet-21k on ImageNet-1k."""
+def coatnet_21k_to_1k(pretrained: str, pixels: int) -> Config:
+    """Fine-tunes a CoAtNet of ImageNet-21k on ImageNet-1k, with RandAugment if it was pre-trained so.
+
+    Args:
+      pretrained: its size, and how it was pre-trained: "4", "4-ra" (RandAugment), "4-ra-150" (150 epochs).
+      pixels: side of the images.
+    """
+    size, _, how = pretrained.partition("-")
     rate = {"2": 0.3, "3": 0.5, "4": 0.7}[size]
-    config = _coatnet_tuned(size, pixels, 1024, rate, f"workdirs/imagenet21k_coatnet_{size}")
+    config = _coatnet_tuned(size, pixels, 1024, rate, f"workdirs/imagenet21k_coatnet_{pretrained}")
     config["init_from"]["skip"] = ("^params/head/logits/",)
-    if randaugment:
+    if how:
         config["data"] |= _randaugment(5)
-    return _evaluated(config, _COATNET_21K_ACCURACY.get((size, pixels), 0.0), f"{PAPER_COATNET}, table 4")
+    return _evaluated(config, _COATNET_21K_ACCURACY[pretrained, pixels], f"{PAPER_COATNET}, table 4")
 
 
 def coatnet_table(size: str, images: int, classes: int, epochs: int = 14) -> Config:

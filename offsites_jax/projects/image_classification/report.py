@@ -1,5 +1,6 @@
-"""A run on one page: model, stages, scores beside published ones, and the gap between training and test."""
+"""A run on one page: model, stages, hours, scores beside published ones, the gap to training."""
 
+import contextlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -8,11 +9,16 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
+from offsites_jax.errors import UserError
+from offsites_jax.projects.image_classification.runs import seconds_of_steps
 from offsites_jax.train.compare import compare, render
 from offsites_jax.train.config import Experiment, resolve
+from offsites_jax.train.saved import read_meta
 from offsites_jax.train.state import zero_batch
 from offsites_jax.train.workdir import read_config
 from offsites_jax.train.writers import read_metrics
+
+CORES = 32  # that arXiv 2104.00298 gives its hours of training on
 
 
 def report(workdir: epath.PathLike) -> str:
@@ -30,6 +36,7 @@ def report(workdir: epath.PathLike) -> str:
         _model(experiment),
         "## Stages",
         _table(list(_stages(raw, len(experiment.ends)))),
+        *_time(workdir, lines),
         "## Scores",
         _table(_scores(lines)) if any(line["split"] != "train" for line in lines) else "Not evaluated yet.",
         *_gaps(lines),
@@ -50,6 +57,31 @@ def gaps(lines: list[dict[str, Any]]) -> dict[str, float]:
         line["split"]: line["accuracy"] for line in lines if line["split"] != "train" and "accuracy" in line
     }
     return {split: train[-1]["accuracy"] - accuracy for split, accuracy in last.items()} if train else {}
+
+
+def hours(lines: list[dict[str, Any]], devices: int) -> dict[str, float]:
+    """Hours of training, as they passed and as if on 32 devices that share the work (arXiv 2104.00298).
+
+    Train steps and the waits for their data count; compiling, evaluating and saving do not.
+
+    Args:
+      lines: of `metrics.jsonl`.
+      devices: that trained. JAX shows a core of TPU v2 and v3 as one, and a whole chip of later ones.
+
+    """
+    spent, waited = seconds_of_steps(lines)
+    passed = (spent + waited) / 3600
+    return {"hours": passed, "of which waiting": waited / 3600, f"on {CORES}": passed * devices / CORES}
+
+
+def _time(workdir: epath.PathLike, lines: list[dict[str, Any]]) -> list[str]:
+    """The hours, where a checkpoint says on how many devices they were."""
+    with contextlib.suppress(UserError):
+        devices = read_meta(workdir).get("devices")
+        if devices:
+            row = {"devices": f"{devices['count']} x {devices['kind']}", **hours(lines, devices["count"])}
+            return ["## Hours of training", _table([row])]
+    return []
 
 
 def _model(experiment: Experiment) -> str:

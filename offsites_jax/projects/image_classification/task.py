@@ -32,6 +32,7 @@ class TaskConfig:
       cutmix_alpha: CutMix puts a box of one image into another, its share by Beta(alpha, alpha); 0 is off.
         With both, half of the batch is blended and half is cut.
       l2: weight of half the squared norm of the parameters, inside the loss.
+      l2_growth: by how much of itself `l2` grows until the last step, in a straight line (google/automl).
       l2_exclude: pattern of parameter paths that `l2` leaves alone.
 
     """
@@ -41,10 +42,11 @@ class TaskConfig:
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
     l2: float = 0.0
+    l2_growth: float = 0.0
     l2_exclude: str = "(bias|scale)$"
 
     def __post_init__(self) -> None:
-        for name in ("mixup_alpha", "cutmix_alpha", "l2"):
+        for name in ("mixup_alpha", "cutmix_alpha", "l2", "l2_growth"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"config.task.{name}: is {getattr(self, name)}, must be at least 0")
         if not 0 <= self.label_smoothing < 1:
@@ -53,12 +55,13 @@ class TaskConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ImageClassification(Task):
-    """Images to class logits."""
+    """Images to class logits; `steps` of training are over which `l2_growth` counts."""
 
     model: nn.Module
     config: TaskConfig
     data: DataConfig
     num_classes: int
+    steps: int = 1
 
     inputs = ("image",)
 
@@ -95,7 +98,8 @@ class ImageClassification(Task):
         losses = LOSSES[self.config.loss](logits, targets, self.config.label_smoothing)
         terms = {"cross_entropy": Mean.of(losses)}
         if self.config.l2:
-            penalty = self.config.l2 * half_squared_norm(params, self.config.l2_exclude)
+            grown = 1 + self.config.l2_growth * step / self.steps
+            penalty = self.config.l2 * grown * half_squared_norm(params, self.config.l2_exclude)
             terms["l2"] = Mean(penalty, jnp.ones(()))
         # Right is a class with the largest share: one of the labels, or the stronger image of a blend.
         said = jnp.take_along_axis(targets, jnp.argmax(logits, -1, keepdims=True), -1)[:, 0]
@@ -165,7 +169,9 @@ def create_task(experiment: Experiment, dtype: jnp.dtype) -> ImageClassification
             f"config.train.batch_size: {rows} images at a time cannot be paired for mixup; use an even number"
         )
     model = create_classifier(experiment.model, dtype)
-    return ImageClassification(model, experiment.task, experiment.data, experiment.model.num_classes)
+    return ImageClassification(
+        model, experiment.task, experiment.data, experiment.model.num_classes, experiment.train.steps
+    )
 
 
 def half_squared_norm(params: Any, exclude: str) -> Float[Array, ""]:

@@ -19,7 +19,11 @@ def augment(record: Record, rng: np.random.Generator, *, config: DataConfig, num
     labels = labels_of(record, config, num_classes)
     if (labels < 0).all():
         raise DamagedDataError("has no label, which training needs")
-    image = random_view(pixels_of(record, config), rng, config)
+    stored = stored_image(record, config)
+    if config.fast_decode and isinstance(stored, bytes):
+        image = fast_view(stored, rng, config)
+    else:
+        image = random_view(pixels_of(record, config), rng, config)
     if config.flip:
         image = images.random_flip(image, rng)
     if config.augment == "randaugment":
@@ -74,6 +78,19 @@ def random_view(image: Pixels, rng: np.random.Generator, config: DataConfig) -> 
     return to_uint8(images.resize_legacy_bicubic(part, size))
 
 
+def fast_view(data: bytes, rng: np.random.Generator, config: DataConfig) -> Pixels:
+    """What `random_view` shows of an image file, decoded no larger than needed; see `data.fast_decode`."""
+    view = images.decode_inception_crop(
+        data,
+        (config.image_size, config.image_size),
+        rng,
+        area=config.crop_area,
+        aspect=config.crop_aspect,
+        fast_decode=True,
+    )
+    return with_channels(to_uint8(view), config.channels)
+
+
 def plain_view(image: Pixels, config: DataConfig) -> Pixels:
     """The image at evaluation size: its centre, or all of it squashed."""
     size = config.eval_size or config.image_size
@@ -121,20 +138,35 @@ def labels_of(record: Record, config: DataConfig, num_classes: int) -> Int32[np.
     return filled
 
 
-def pixels_of(record: Record, config: DataConfig) -> Pixels:
-    """Decoded and padded pixels with the wanted number of channels; colour becomes grey by luma weights."""
+def stored_image(record: Record, config: DataConfig) -> bytes | Pixels:
+    """The image of a record as it is stored: the bytes of a file, or pixels.
+
+    Raises:
+      DamagedDataError: there is none.
+    """
     key = "content" if "content" in record else config.image_key
     if key not in record:
         raise DamagedDataError(f"has no field {key!r} (data.image_key), only {', '.join(record)}")
     image = record[key]
     if isinstance(image, list) and len(image) == 1:  # a feature of a tf.train.Example
         image = image[0]
+    return image
+
+
+def pixels_of(record: Record, config: DataConfig) -> Pixels:
+    """Decoded and padded pixels with the wanted number of channels."""
+    image = stored_image(record, config)
     image = images.decode(image) if isinstance(image, bytes) else image
     if config.pad:
         image = np.pad(image, ((config.pad, config.pad), (config.pad, config.pad), (0, 0)))
-    if image.shape[-1] == config.channels:
+    return with_channels(image, config.channels)
+
+
+def with_channels(image: Pixels, channels: int) -> Pixels:
+    """The image in colour or grey; colour becomes grey by luma weights."""
+    if image.shape[-1] == channels:
         return image
-    if config.channels == 3:
+    if channels == 3:
         return np.repeat(image, 3, axis=-1)
     return to_uint8(image @ np.array([[0.299], [0.587], [0.114]]))
 

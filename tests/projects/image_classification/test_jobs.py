@@ -155,6 +155,18 @@ def test_report_holds_stages_scores_and_the_gap(workdir, tmp_path):
     assert report.gaps(lines[2:]) == {}
 
 
+def test_hours_are_those_of_steps_and_waits_shared_by_32(workdir):
+    lines = [
+        {"split": "train", "step": step, "steps_per_second": 0.5, "data_wait": 0.25}
+        for step in (900, 1800, 2700, 3600)
+    ]
+    assert report.hours(lines, 8) == pytest.approx({"hours": 2, "of which waiting": 0.5, "on 32": 0.5})
+    assert report.hours(lines, 64)["on 32"] == pytest.approx(4)
+    text = report.report(workdir)
+    assert "| devices | hours | of which waiting | on 32 |" in text
+    assert "| 1 x cpu | " in text
+
+
 def test_benchmark_measures_and_writes_both_forms(tmp_path, capfd):
     changes = [f"{key}={value}" for key, value in SMALL.items()]
     command = ["benchmark", "--experiment", DIGITS, "--output", tmp_path, "--repeats", 4]

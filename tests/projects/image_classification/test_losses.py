@@ -35,7 +35,7 @@ class Linear(nn.Module):
 
 
 def task_of(**config):
-    return ImageClassification(Linear(), TaskConfig(**config), DataConfig(channels=1), 10)
+    return ImageClassification(Linear(), TaskConfig(**config), DataConfig(channels=1), 10, steps=40)
 
 
 def test_one_label_gives_the_log_loss_of_scikit_learn():
@@ -126,6 +126,21 @@ def test_the_loss_is_that_of_the_mixed_batch():
     assert (np.asarray(targets).max(-1) < 1).any(), "something was mixed"
 
 
+@pytest.mark.parametrize(("growth", "step", "factor"), [(0.0, 30, 1.0), (3.0, 0, 1.0), (3.0, 30, 3.25)])
+def test_l2_grows_in_a_straight_line(growth, step, factor):
+    task, batch = task_of(l2=1e-2, l2_growth=growth), batch_of(4, size=4)
+    params = task.model.init(jax.random.key(0), task.pixels(batch["image"]), train=False)["params"]
+
+    def l2(params):
+        return task.loss(params, {}, batch, jax.random.key(1), jnp.asarray(step)).terms["l2"].value
+
+    value, gradient = jax.value_and_grad(l2)(params)
+    kernel = np.asarray(params["Dense_0"]["kernel"])
+    assert float(value) == pytest.approx(factor * 1e-2 * (kernel**2).sum() / 2, rel=1e-5)
+    np.testing.assert_allclose(gradient["Dense_0"]["kernel"], factor * 1e-2 * kernel, rtol=1e-5)
+    assert not gradient["Dense_0"]["bias"].any()
+
+
 def test_alphas_may_differ_by_stage():
     raw = load_experiment(DIGITS).raw
     raw["stages"][0]["task"] = {"mixup_alpha": 0.0}
@@ -145,6 +160,7 @@ def shapes_of(raw):
     ("sections", "words"),
     [
         ({"task": {"mixup_alpha": -1}}, "config.task.mixup_alpha"),
+        ({"task": {"l2_growth": -1}}, "config.task.l2_growth"),
         ({"task": {"label_smoothing": 1.0}}, "config.task.label_smoothing"),
         ({"task": {"mixup_alpha": 1.0}, "train": {"batch_size": 9}}, "cannot be paired"),
         ({"data": {"max_labels": 3}}, "config.task.loss: softmax takes one label"),

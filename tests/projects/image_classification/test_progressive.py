@@ -62,6 +62,22 @@ def test_one_stage_is_the_last():
     assert stage["data"] == {"image_size": 300, "magnitude": 25}
 
 
+def test_stages_of_other_batch_sizes_see_equally_many_images():
+    batch_sizes, steps = (64, 32, 32, 16), 900
+    stages = progressive_stages((128, 300), batch_sizes=batch_sizes)
+    assert [stage["train"] for stage in stages] == [{"batch_size": size} for size in batch_sizes]
+    assert ends(stages, steps) == (100, 300, 500, 900), "1/9, 2/9, 2/9 and 4/9 of the steps"
+    lengths = np.diff((0, *ends(stages, steps)))
+    assert set(lengths * batch_sizes) == {6400}
+    for count in range(2, 8):
+        equal = progressive_stages((128, 300), count=count, batch_sizes=(32,) * count)
+        assert ends(equal, 420) == ends(progressive_stages((128, 300), count=count), 420)
+
+
+def test_without_batch_sizes_the_runs_own_holds_throughout():
+    assert all("train" not in stage for stage in progressive_stages((128, 300)))
+
+
 def test_random_sizes_come_every_8_epochs_with_the_regularisation_of_their_size():
     stages = random_resize_stages((128, 380), TABLE_6_L, epochs=350, seed=3)
     steps = 350 * 100
@@ -96,6 +112,8 @@ def test_random_sizes_without_adaptation_share_one_strength():
         ),
         (lambda: progressive_stages((0, 2)), "starts at 0 pixels"),
         (lambda: random_resize_stages((1, 2), epochs=0), "0 epochs"),
+        (lambda: progressive_stages((1, 2), batch_sizes=(8, 8)), r"batch sizes \[8, 8\]; give 4 of them"),
+        (lambda: progressive_stages((1, 2), count=2, batch_sizes=(8, 0)), "each at least 1"),
     ],
 )
 def test_impossible_schedules_are_named(call, words):

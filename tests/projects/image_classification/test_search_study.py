@@ -12,6 +12,7 @@ import time
 import jax
 import msgspec
 import numpy as np
+import portpicker
 import pytest
 from etils import epath
 from PIL import Image
@@ -45,9 +46,9 @@ SEARCH = {"kernel_sizes": (1, 3), "expand_ratios": (1,), "layers": 1, "timed_ste
 # Searches in processes of their own
 
 
-def search_in_process(workdir):
-    overrides = tuple(f"{key}={value}" for key, value in TINY.items())
-    arguments = {**SEARCH, "experiment": str(EXPERIMENT), "workdir": str(workdir), "trials": 1}
+def search_in_process(workdir, changes=(), **settings):
+    overrides = tuple(f"{key}={value}" for key, value in {**TINY, **dict(changes)}.items())
+    arguments = {**SEARCH, "experiment": str(EXPERIMENT), "workdir": str(workdir), "trials": 1, **settings}
     code = f"from {jobs.__name__} import search\nsearch(**{arguments!r}, overrides={overrides!r})"
     cache = {"OFFSITES_CACHE": str(ROOT / ".cache" / "jax"), "JAX_PLATFORMS": "cpu"}
     # A group of its own: the trainer's data workers must go with it.
@@ -131,6 +132,34 @@ def test_the_page_names_the_flags_that_train_the_best(searches):
     best = max(rows, key=lambda row: row.reward)
     assert tuple(load_experiment(EXPERIMENT, flags).model.overrides["blocks"]) == best.blocks
     assert page.count("\n| ") >= 2
+
+
+def test_two_processes_search_together(searches, tmp_path):
+    coordinator = f"localhost:{portpicker.pick_unused_port()}"
+    pair = [
+        search_in_process(
+            tmp_path,
+            {"mesh": "{'data': 2, 'cpu_devices': 1}"},
+            coordinator=coordinator,
+            process_count=2,
+            process_index=index,
+        )
+        for index in range(2)
+    ]
+    said = [process.communicate(timeout=900)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], "\n----\n".join(said)
+    together, alone = (read_trials(epath.Path(at) / "trials.jsonl") for at in (tmp_path, searches[0]))
+    assert [(row.index, row.blocks, row.status, row.params) for row in together] == [
+        (row.index, row.blocks, row.status, row.params) for row in alone
+    ]
+    for here, there in zip(together, alone, strict=True):
+        assert here.accuracy == pytest.approx(there.accuracy, abs=0.05), (
+            "the same batches, added up otherwise"
+        )
+    assert "trial 1:" in said[0]
+    assert "trial 1:" not in said[1], "one of them speaks for both"
+    assert (tmp_path / "pareto.png").exists()
+    assert not list(tmp_path.glob("trials/*/checkpoints"))
 
 
 # Searches in this process, whose trials are made up

@@ -181,6 +181,8 @@ def test_images_without_a_label_can_be_predicted_but_not_trained_on(tmp_path):
         ({"crop_area": (0.5, 2.0)}, r"config\.data\.crop_area: 2\.0 is more than the whole image"),
         ({"cutout": 1.5}, r"config\.data\.cutout"),
         ({"mean": (1.0, 2.0)}, r"config\.data\.std: give mean and std as 1 or 3"),
+        ({"fast_decode": True, "preprocess": "v1"}, r"config\.data\.fast_decode: is for the crops of"),
+        ({"fast_decode": True, "pad": 2}, r"config\.data\.fast_decode: .* without pad"),
         ({"magnitude": -1}, r"config\.data\.magnitude: is -1"),
         (
             {"splits": {"real": {"naem": "x"}}},

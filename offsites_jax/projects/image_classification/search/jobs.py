@@ -22,6 +22,9 @@ def search(
     population: int = 100,
     tournament: int = 25,
     overrides: tuple[str, ...] = (),
+    coordinator: str = "",
+    process_count: int = 0,
+    process_index: int = -1,
 ) -> None:
     """Searches for a network that is accurate, fast to train and small; run it again to go on.
 
@@ -43,12 +46,16 @@ def search(
       population: of evolution: how many of the newest trials may have offspring.
       tournament: of evolution: how many of them are drawn; the best of these is the parent.
       overrides: keys of the experiment to change, as train.steps=100.
+      coordinator: host:port of process 0, where a candidate is trained by several processes; pods, SLURM and
+        GKE say so by themselves. Should one process die, start all of them again.
+      process_count: how many there are.
+      process_index: which of them this is, from 0.
 
     """
     import jax
     from etils import epath
 
-    from offsites_jax.parallel.start import start
+    from offsites_jax.parallel.start import Processes, start
     from offsites_jax.projects.image_classification.search.overrides import pairs
     from offsites_jax.projects.image_classification.search.report import write_report
     from offsites_jax.projects.image_classification.search.sampler import Evolution
@@ -77,7 +84,8 @@ def search(
         topology=topology,
         evolution=Evolution(population, tournament),
     )
-    start(loaded.mesh.cpu_devices, cache=epath.Path(workdir) / COMPILE_CACHE)
+    processes = Processes(coordinator, process_count, process_index)
+    start(loaded.mesh.cpu_devices, processes, cache=epath.Path(workdir) / COMPILE_CACHE)
     study = open_study(loaded, workdir, settings)
 
     def report(rows: list[Trial]) -> None:
@@ -87,7 +95,7 @@ def search(
     rows = run_study(study, trials, after=report)
     if jax.process_index() == 0:  # a kill may have come between the last trial and its report
         write_report(study, rows)
-    print(f"{workdir}: {len(rows) - 1} trials; see report.md and pareto.png")
+        print(f"{workdir}: {len(rows) - 1} trials; see report.md and pareto.png")
 
 
 def scale(
