@@ -71,7 +71,7 @@ def write_json(file: epath.Path, value: Any) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f".{file.name}.{os.getpid()}")
         partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-        partial.rename(file)
+        partial.replace(file)
     except OSError as error:
         raise UserError(
             f"{file.parent}: cannot be written ({error.strerror or error}); choose another --workdir"

@@ -10,8 +10,9 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
 from offsites_jax.data.pipeline import eval_batches, global_batch
-from offsites_jax.projects.image_classification import data, evaluate, losses, scores, sources, task
+from offsites_jax.projects.image_classification import data, evaluate, losses, scores, sources
 from offsites_jax.train.config import load_experiment
+from offsites_jax.train.penalty import half_squared_norm
 
 DIGITS = "experiments/image_classification/digits.py"
 
@@ -66,7 +67,7 @@ def test_cross_entropy_spreads_the_smoothing_over_all_classes():
 
 def test_l2_leaves_out_what_its_pattern_names():
     params = {"conv": {"kernel": jnp.full((2, 2), 3.0)}, "norm": {"scale": jnp.ones(4), "bias": jnp.ones(4)}}
-    assert float(task.half_squared_norm(params, "(bias|scale)$")) == 18.0
+    assert float(half_squared_norm(params, exclude="(bias|scale)$")) == 18.0
 
 
 def test_digits_are_split_once_and_for_all_by_class():

@@ -1,7 +1,6 @@
 """Classification of images with one label or many, as EfficientNetV2 (arXiv 2104.00298) and CoAtNet train."""
 
 import dataclasses
-import re
 from typing import Any
 
 import flax.linen as nn
@@ -16,7 +15,7 @@ from offsites_jax.projects.image_classification.losses import LOSSES, LossName, 
 from offsites_jax.projects.image_classification.model import create_classifier
 from offsites_jax.train.config import Experiment
 from offsites_jax.train.contract import Batch, Loss, Mean, Objective, Task, Tree, Variables
-from offsites_jax.train.state import flatten
+from offsites_jax.train.penalty import half_squared_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +98,7 @@ class ImageClassification(Task):
         terms = {"cross_entropy": Mean.of(losses)}
         if self.config.l2:
             grown = 1 + self.config.l2_growth * step / self.steps
-            penalty = self.config.l2 * grown * half_squared_norm(params, self.config.l2_exclude)
+            penalty = self.config.l2 * grown * half_squared_norm(params, exclude=self.config.l2_exclude)
             terms["l2"] = Mean(penalty, jnp.ones(()))
         # Right is a class with the largest share: one of the labels, or the stronger image of a blend.
         said = jnp.take_along_axis(targets, jnp.argmax(logits, -1, keepdims=True), -1)[:, 0]
@@ -172,9 +171,3 @@ def create_task(experiment: Experiment, dtype: jnp.dtype) -> ImageClassification
     return ImageClassification(
         model, experiment.task, experiment.data, experiment.model.num_classes, experiment.train.steps
     )
-
-
-def half_squared_norm(params: Any, exclude: str) -> Float[Array, ""]:
-    """Half the sum of squares of all parameters whose path does not match `exclude`."""
-    kept = [leaf for path, leaf in flatten(params).items() if not re.search(exclude, path)]
-    return 0.5 * sum((jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in kept), start=jnp.zeros(()))
