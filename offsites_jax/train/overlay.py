@@ -118,10 +118,11 @@ def colour_bar(height: int, low: float, high: float, label: str = "") -> UInt8[n
 
 
 def _texts(values: Float[np.ndarray, "count"]) -> list[str]:
-    """Numbers with as many digits as tell them apart."""
+    """Numbers with as many digits as tell them apart, thousands written out."""
+    whole = 1000 <= np.abs(values).max() < 1e6
     for digits in range(3, 8):
-        texts = [f"{value:.{digits}g}" for value in values]
-        if len(set(texts)) == len(texts):
+        texts = [f"{value:.0f}" if whole else f"{value:.{digits}g}" for value in values]
+        if whole or len(set(texts)) == len(texts):
             break
     return texts
 

@@ -8,7 +8,7 @@ guesses would put inverted lungs among the others. pydicom (extra `xray`) decode
 import io
 import os
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from etils import epath
@@ -20,12 +20,9 @@ from offsites_jax.projects.chest_xray.radiograph import Radiograph, unit_range
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-MAX_BYTES = 2**29
 MAX_PIXELS = 10**8
 
-Kind = Literal["processing", "secondary"]
-"""Objects that are read only when asked for: DX "for processing", and secondary captures."""
-
+# Of the SOP classes that are read, under which word some have to be allowed.
 _ACCEPTED = {
     "1.2.840.10008.5.1.4.1.1.1": "",  # computed radiography
     "1.2.840.10008.5.1.4.1.1.1.1": "",  # digital X-ray, for presentation
@@ -37,34 +34,52 @@ _FRONTAL = ("PA", "AP")
 _LATERAL = ("LL", "RL", "LATERAL", "LLD", "RLD", "LAT")
 
 
-def read(path: str | os.PathLike[str], *, allow: Collection[Kind] = ()) -> Radiograph:
-    """Read a chest radiograph.
+def read(path: str | os.PathLike[str], *, allow: Collection[str] = ()) -> Radiograph:
+    """Read a chest radiograph from a DICOM file with its preamble; see `parse`.
+
+    Raises:
+      DamagedDataError: as `parse`; names the file, too.
+      UserError: there is no such file, or pydicom is not installed.
+
+    """
+    if not epath.Path(path).exists():
+        raise UserError(f"{path}: no such file")
+    try:
+        return parse(epath.Path(path).read_bytes(), allow=allow)
+    except DamagedDataError as error:
+        raise DamagedDataError(f"{path}: {error}") from error
+
+
+def parse(data: bytes, *, allow: Collection[str] = ()) -> Radiograph:
+    """A chest radiograph from the bytes of a DICOM file.
 
     Args:
-      path: of a DICOM file with its preamble.
-      allow: objects to accept beside CR and DX for presentation.
+      data: all of the file.
+      allow: objects to accept beside CR and DX for presentation: "processing", "secondary".
 
     Returns:
       Its pixels in [0, 1], air dark and bone bright, and what its header says of the patient and the view.
 
     Raises:
       DamagedDataError: no DICOM file, of another kind or view, with a tag missing or wrong, or with pixels
-        that cannot be decoded; the message names the file and the tag, never the patient.
+        that cannot be decoded; the message names the tag, never the patient.
       UserError: pydicom is not installed.
 
     """
-    file = epath.Path(path)
-    try:
-        if file.stat().length > MAX_BYTES:
-            raise DamagedDataError(f"more than {MAX_BYTES >> 20} MiB")
-        return _radiograph(_parsed(file.read_bytes()), allow)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except DamagedDataError as error:
-        raise DamagedDataError(f"{path}: {error}") from error
+    dataset = _dataset(data)
+    warnings = check_header(dataset, allow=allow)
+    view = str(dataset.get("ViewPosition") or "").upper()
+    return Radiograph(
+        pixels=brightness(dataset),
+        view=view if view in _FRONTAL else "",
+        patient_id=str(dataset.get("PatientID") or ""),
+        sex=str(dataset.get("PatientSex") or ""),
+        age=_years(str(dataset.get("PatientAge") or "")),
+        warnings=warnings,
+    )
 
 
-def check_header(header: "Dataset", *, allow: Collection[Kind] = ()) -> tuple[str, ...]:
+def check_header(header: "Dataset", *, allow: Collection[str] = ()) -> tuple[str, ...]:
     """Whether a header is that of a frontal chest radiograph this module reads.
 
     Returns:
@@ -118,7 +133,7 @@ def brightness(dataset: "Dataset") -> Float32[np.ndarray, "height width"]:
     return unit_range(values, counted=present)[index].reshape(stored.shape)
 
 
-def _parsed(data: bytes) -> "Dataset":
+def _dataset(data: bytes) -> "Dataset":
     try:
         import pydicom
     except ImportError:
@@ -129,19 +144,6 @@ def _parsed(data: bytes) -> "Dataset":
         raise DamagedDataError("not a DICOM file: it lacks the preamble") from None
     except Exception as error:  # damaged headers fail in nearly every way
         raise DamagedDataError(f"the DICOM header cannot be read ({_line(error)})") from error
-
-
-def _radiograph(dataset: "Dataset", allow: Collection[Kind]) -> Radiograph:
-    warnings = check_header(dataset, allow=allow)
-    view = str(dataset.get("ViewPosition") or "").upper()
-    return Radiograph(
-        pixels=brightness(dataset),
-        view=view if view in _FRONTAL else "",
-        patient_id=str(dataset.get("PatientID") or ""),
-        sex=str(dataset.get("PatientSex") or ""),
-        age=_years(str(dataset.get("PatientAge") or "")),
-        warnings=warnings,
-    )
 
 
 def _value(header: "Dataset", keyword: str) -> Any:

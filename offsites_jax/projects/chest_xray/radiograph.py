@@ -18,6 +18,7 @@ from offsites_jax.data.image import MAX_PIXELS, resize
 from offsites_jax.errors import DamagedDataError, UserError
 
 DICOM_MARK = slice(128, 132), b"DICM"
+MAX_BYTES = 2**29
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 
 Grey = Float32[np.ndarray, "height width"]
@@ -46,11 +47,11 @@ class Radiograph:
 
 
 def read(path: str | os.PathLike[str], *, allow: Collection[str] = ()) -> Radiograph:
-    """Read a radiograph of any accepted format; what the file is, not its name, decides.
+    """Read a radiograph of any accepted format from a file.
 
     Args:
       path: of the file.
-      allow: as in `dicom.read`.
+      allow: as in `dicom.parse`.
 
     Raises:
       DamagedDataError: it is none, or broken; names the file.
@@ -60,17 +61,28 @@ def read(path: str | os.PathLike[str], *, allow: Collection[str] = ()) -> Radiog
     file = epath.Path(path)
     if not file.exists():
         raise UserError(f"{path}: no such file")
-    with file.open("rb") as stream:
-        start = stream.read(132)
-    where, mark = DICOM_MARK
-    if start[where] == mark:
-        from offsites_jax.projects.chest_xray import dicom
-
-        return dicom.read(file, allow=tuple(allow))  # type: ignore[arg-type]  # checked where it is used
     try:
-        return Radiograph(unit_range(_grey(file.read_bytes())))
+        if file.stat().length > MAX_BYTES:
+            raise DamagedDataError(f"larger than {MAX_BYTES >> 20} MiB")
+        return parse(file.read_bytes(), allow=allow)
     except DamagedDataError as error:
         raise DamagedDataError(f"{path}: {error}") from error
+
+
+def parse(data: bytes, *, allow: Collection[str] = ()) -> Radiograph:
+    """A radiograph from the bytes of a file; what they are, not a name, decides how.
+
+    Raises:
+      DamagedDataError: they are none, or broken.
+
+    """
+    where, mark = DICOM_MARK
+    if data[where] != mark:
+        return Radiograph(unit_range(_grey(data)))
+
+    from offsites_jax.projects.chest_xray import dicom
+
+    return dicom.parse(data, allow=allow)
 
 
 def prepare(pixels: Grey, size: int, *, crop_borders: bool = False) -> Grey:

@@ -1,0 +1,1 @@
+"""Published label files and own manifests, read into cases."""

@@ -1,0 +1,1 @@
+"""Two-stage one-class classification: self-supervised representations, CutPaste, scorers."""
