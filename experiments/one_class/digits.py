@@ -5,13 +5,13 @@ r"""One digit against the nine others: rotation prediction on 1,797 real handwri
         --scorers gde kde knn ocsvm --raw-pixels
 
 Variants: one for each digit, 0 (default) to 9. Data: the scans that ship with scikit-learn, even rows
-to train on, odd rows to test on; about 90 images of the normal digit train a network of 25 thousand
+to train on, odd rows to test on; about 90 images of the normal digit train a network of 26 thousand
 parameters.
 
 Machine: a laptop.
-Expect: see the README for the table of all ten digits and five seeds. It shows that the protocol runs and
-that the scorers are right. It is no test of representations: raw pixels reach 99 % here, and 0, 1 and 8 look
-the same upside down, so that predicting rotations cannot tell them well.
+Expect: mean AUC of ten digits and five seeds 98.8 % (standard deviation 0.2) by a Gaussian, 98.1 by the
+nearest neighbour, 97.0 by a one-class SVM, 96.0 by kernel density. It shows that the protocol runs, with all
+scorers. It is no test of representations: raw pixels have 99.2, 99.5, 99.4 and 98.9.
 """
 
 import ml_collections
@@ -49,5 +49,7 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     }
     config.mesh = {"data": 1}
     config.evaluators = {"test": {"split": "test", "batch_size": 128}}
-    config.expected = {}
+    config.expected = {
+        "mean/auc": {"value": 98.8, "tolerance": 0.5, "source": "this repository, five seeds, gde"}
+    }
     return config

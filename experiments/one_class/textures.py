@@ -7,9 +7,11 @@ Variants: brick (default), grass, gravel. Data: the pictures of scikit-image, 51
 320 columns are trained on, the right 192 tested. Half of 600 test windows of 32 pixels have a square or an
 ellipse of 6 to 13 pixels, of one grey or of a photograph: nothing that CutPaste draws.
 
-Machine: a laptop, minutes on 2 cores that do nothing else.
-Expect: see the README for what was measured. It shows pretext, scorer and heat maps at work on textures that
-are real and defects that are drawn; it says nothing about MVTec AD.
+Machine: a laptop. One run took 350 s of train steps on half of a busy core.
+Expect: gravel, seed 0, AUC of 600 windows: 95.4 % by a Gaussian of the features, against 78.5 of raw pixels
+and 64.0 of the network before training; pixel AUC of 12 tiles of 128 pixels 83.3. Brick and grass were not
+run; raw pixels have 96.4 and 51.8 there. It shows pretext, scorer and heat maps at work on textures that are
+real and defects that are drawn; it says nothing about MVTec AD.
 """
 
 import ml_collections
@@ -28,4 +30,10 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     config.mesh = {"data": 1}
     config.evaluators = {"test": {"split": "test", "batch_size": 64, "table": True}}
     config.expected = {}
+    if texture == "gravel":
+        config.expected["test/auc"] = {
+            "value": 95.4,
+            "tolerance": 2.0,
+            "source": "this repository, seed 0",
+        }
     return config

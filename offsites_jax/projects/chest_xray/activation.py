@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float32, Float64, UInt8
 
 from offsites_jax.data.image import Box
 from offsites_jax.errors import UserError
-from offsites_jax.projects.chest_xray.radiograph import Grey, to_uint8
+from offsites_jax.projects.chest_xray.grey import Grey
+from offsites_jax.projects.chest_xray.radiograph import to_uint8
 from offsites_jax.train.overlay import outline
 
 RED, YELLOW = (230, 30, 30), (255, 205, 0)

@@ -15,7 +15,7 @@ from etils import epath
 from jaxtyping import Bool, Float32, Integer
 
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.projects.chest_xray.radiograph import Radiograph, unit_range
+from offsites_jax.projects.chest_xray.grey import Radiograph, unit_range
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -15,9 +15,9 @@ from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.parallel.mesh import MeshSettings
 from offsites_jax.projects.chest_xray import identity, radiograph
 from offsites_jax.projects.chest_xray.data import FULL, DataConfig
+from offsites_jax.projects.chest_xray.grey import Grey, Radiograph
 from offsites_jax.projects.chest_xray.inputs import Input
 from offsites_jax.projects.chest_xray.operating import OperatingPoint
-from offsites_jax.projects.chest_xray.radiograph import Grey, Radiograph
 from offsites_jax.train.restore import TrainedModel, restore
 from offsites_jax.train.saved import Step
 from offsites_jax.train.workdir import read_experiment

@@ -6,8 +6,17 @@ from typing import Any, Literal
 from etils import epath
 from tyro.conf import Positional
 
-from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.projects.chest_xray import evaluation_jobs, report_jobs
+from offsites_jax.errors import UserError
+from offsites_jax.projects.chest_xray import archive_jobs, evaluation_jobs, report_jobs
+from offsites_jax.projects.chest_xray.commands import (
+    announced,
+    banner,
+    check_all_read,
+    pairs,
+    start,
+    step_of,
+    write,
+)
 from offsites_jax.projects.chest_xray.report_jobs import BANNER
 
 
@@ -22,77 +31,13 @@ def train(experiment: Positional[str], workdir: str, overrides: tuple[str, ...] 
     """
     from offsites_jax.train.config import load_experiment
 
-    found = load_experiment(experiment, _pairs(overrides))
-    _start(found.mesh.cpu_devices)
+    found = load_experiment(experiment, pairs(overrides))
+    start(found.mesh.cpu_devices)
 
     from offsites_jax.train.loop import train as run
 
     for name, value in run(found, workdir).scores.items():
         print(f"{name:<32} {value:.6g}")
-
-
-def synthesize(
-    output: str, patients: int = 600, seed: int = 0, height: int = 320, outlines: str = ""
-) -> None:
-    """Draws a made-up archive in real lung outlines: 12-bit DICOM files and manifest.csv.
-
-    Args:
-      output: folder to write.
-      patients: how many; each has 2 to 4 images, half of them abnormal.
-      seed: gives the same archive again.
-      height: of the images, in pixels.
-      outlines: zip of lung masks; that of the installed torchxrayvision unless told.
-
-    """
-    _banner()
-
-    from offsites_jax.projects.chest_xray.synthetic import synthesize as draw
-
-    cases = draw(output, patients, seed, height, outlines)
-    print(f"{output}: {len(cases)} drawn radiographs of {patients} made-up patients; nothing clinical")
-
-
-def convert(
-    inputs: Positional[tuple[str, ...]],
-    output: str,
-    key: str = "",
-    site: str = "",
-    size: int = 1024,
-    crop_borders: bool = False,
-    allow: tuple[Literal["processing", "secondary"], ...] = (),
-) -> None:
-    """Takes in an archive: de-identified 16-bit PNGs and a manifest with pseudonyms for patients.
-
-    Of the header only view, sex and age (at most 90) are kept. Files that cannot be taken in are listed in
-    failed.csv, whose names are those of the archive, and the command ends with code 3.
-
-    Args:
-      inputs: DICOM or image files, folders of them, or manifests, whose splits and labels are kept.
-      output: folder to write.
-      key: file with the secret of the pseudonyms; the variable OFFSITES_IDENTITY_KEY unless told.
-      site: where the patients come from.
-      size: side of the square that is kept, in pixels; 0 keeps the pictures as they are.
-      crop_borders: cut off rows and columns of one value at the edges first.
-      allow: objects to accept beside CR and DX for presentation.
-
-    """
-    _banner()
-
-    from offsites_jax.projects.chest_xray.identity import read_key
-    from offsites_jax.projects.chest_xray.inputs import find_inputs
-    from offsites_jax.projects.chest_xray.intake import Intake, failures
-    from offsites_jax.projects.chest_xray.intake import convert as take_in
-    from offsites_jax.projects.chest_xray.tables.rows import write_table
-
-    if size and size < 32:
-        raise UserError(f"--size: {size}; use 0, or at least 32 pixels")
-    found = find_inputs(inputs)
-    settings = Intake(read_key(key or None), size, crop_borders, allow, site)
-    errors = take_in(found, output, settings)
-    if errors:
-        write_table(epath.Path(output) / "failed.csv", ("image", "message"), failures(errors))
-    print(f"{output}: {len(found) - len(errors)} of {len(found)} files taken in")
-    _check_all_read(errors, len(found))
 
 
 def predict(
@@ -125,7 +70,7 @@ def predict(
     """
     import os
 
-    _start()
+    start()
 
     from offsites_jax.projects.chest_xray import identity, inference
     from offsites_jax.projects.chest_xray.inputs import find_inputs
@@ -134,13 +79,13 @@ def predict(
     secret = identity.read_key(key or None) if key or identity.KEY_VARIABLE in os.environ else None
     found = find_inputs(inputs, split)
     points = _points(workdir, thresholds)
-    models = inference.open_models(workdir, _step(step), params)
+    models = inference.open_models(workdir, step_of(step), params)
     rows = [inference.row_of(one, points, secret) for one in inference.score(models, found, target)]
     write_table(output, inference.COLUMNS, rows)
     errors = {str(row["image"]): str(row["message"]) for row in rows if row["status"] == "error"}
     flagged = "" if points else "; no flags without operating points: see `offsites chest_xray thresholds`"
     print(f"{output}: {len(rows) - len(errors)} of {len(rows)} radiographs scored{flagged}")
-    _check_all_read(errors, len(rows))
+    check_all_read(errors, len(rows))
 
 
 def thresholds(
@@ -170,7 +115,7 @@ def thresholds(
 
     import numpy as np
 
-    _start()
+    start()
 
     from offsites_jax.projects.chest_xray import inference
     from offsites_jax.projects.chest_xray.inputs import find_inputs
@@ -178,7 +123,7 @@ def thresholds(
 
     if not output and len(workdir) > 1:
         raise UserError("--output: missing; several runs share no folder to keep their operating points in")
-    models = inference.open_models(workdir, _step(step), params)
+    models = inference.open_models(workdir, step_of(step), params)
     scored = list(inference.score(models, find_inputs((manifest or models[0].experiment.data.path,), split)))
     kept = [one for one in scored if one.score is not None and one.reading.source.case.label is not None]
     labels = np.array([bool(one.reading.source.case.label) for one in kept])
@@ -190,13 +135,29 @@ def thresholds(
     about = {"split": split, "cases": len(kept), "note": BANNER}
     text = json.dumps({"points": {k: dataclasses.asdict(v) for k, v in points.items()}, **about}, indent=2)
     file = output or f"{workdir[0]}/{inference.POINTS}"
-    _write(file, f"{text}\n".encode())
+    write(file, f"{text}\n".encode())
     for kind, point in points.items():
         print(
             f"{kind}: {point.threshold:.6g} (sensitivity {point.sensitivity:.3f}, specificity "
             f"{point.specificity:.3f} on {len(kept)} tuning cases)"
         )
     print(file)
+
+
+def bundle(exported: Positional[str], thresholds: str) -> None:
+    """Puts operating points and the steps from file to input into an export, under its digests.
+
+    Args:
+      exported: folder of `offsites export`.
+      thresholds: operating_points.json of the run.
+
+    """
+    banner()
+
+    from offsites_jax.projects.chest_xray.bundle import add_to_export
+
+    add_to_export(exported, thresholds, BANNER)
+    print(f"{exported}: operating_points.json and preprocessing.json added")
 
 
 def explain(
@@ -226,7 +187,7 @@ def explain(
       params: averaged parameters where kept, or raw ones.
 
     """
-    _start()
+    start()
 
     from offsites_jax.projects.chest_xray import explanations, inference
     from offsites_jax.projects.chest_xray.inputs import find_inputs
@@ -235,20 +196,20 @@ def explain(
     if not 0 < level <= 1:
         raise UserError(f"--level: {level}; give a share of the maximum, above 0 and up to 1")
     found = find_inputs(inputs, split)
-    model = inference.open_models((workdir,), _step(step), params)[0]
+    model = inference.open_models((workdir,), step_of(step), params)[0]
     rows: list[dict[str, Any]] = []
     errors: dict[str, str] = {}
     for one in explanations.explain(model, found, target, level, threshold):
         if one.error:
             errors[one.image] = one.error
         else:
-            _write(f"{output}/cam/{one.file}", one.png)
+            write(f"{output}/cam/{one.file}", one.png)
         rows.append(one.row())
     write_table(epath.Path(output) / "cam.csv", explanations.COLUMNS, rows)
     hits = [row["hit"] for row in rows if row["hit"] != ""]
     told = f"; strongest inside the box in {sum(hits)} of {len(hits)}" if hits else ""
     print(f"{output}/cam: {len(rows) - len(errors)} pictures{told}")
-    _check_all_read(errors, len(found))
+    check_all_read(errors, len(found))
 
 
 def transfer(
@@ -278,8 +239,8 @@ def transfer(
     """
     from offsites_jax.train.config import load_experiment
 
-    found = load_experiment(experiment, _pairs(overrides))
-    _start(found.mesh.cpu_devices)
+    found = load_experiment(experiment, pairs(overrides))
+    start(found.mesh.cpu_devices)
 
     import dataclasses
 
@@ -297,14 +258,14 @@ def transfer(
     else:
         splits = (found.data.train_split, "test")
         features = {name: transfer_runs.features_of(found, path, splits) for name, path in places.items()}
-        pairs = {name: (train, test) for name, (train, test) in features.items()}
-        points = curves.learning_curve(pairs, fractions, range(seeds), strength)
-    _write(f"{output}/transfer.csv", encode_table([dataclasses.asdict(point) for point in points]).content)
-    _write(f"{output}/curve.png", encode_figure(curves.curve_figure(points)).content)
+        parts = {name: (train, test) for name, (train, test) in features.items()}
+        points = curves.learning_curve(parts, fractions, range(seeds), strength)
+    write(f"{output}/transfer.csv", encode_table([dataclasses.asdict(point) for point in points]).content)
+    write(f"{output}/curve.png", encode_figure(curves.curve_figure(points)).content)
     first, *others = places
     for other in others:
         rows = curves.compare(points, first, other)
-        _write(f"{output}/compare_{first}_{other}.csv", encode_table(rows).content)
+        write(f"{output}/compare_{first}_{other}.csv", encode_table(rows).content)
         for row in rows:
             print(
                 f"{row['fraction']:>6.0%} ({row['patients']} patients): {first} {row[first]:.3f}, {other} "
@@ -323,55 +284,15 @@ def _points(workdirs: tuple[str, ...], file: str) -> dict[str, Any]:
     return dict(inference.read_points(file or str(own)))
 
 
-def _start(cpu_devices: int = 0) -> None:
-    _banner()
-
-    from offsites_jax.parallel.start import start
-
-    start(cpu_devices)
-
-
-def _banner() -> None:
-    print(BANNER)
-
-
-def _pairs(overrides: tuple[str, ...]) -> dict[str, str]:
-    wrong = next((text for text in overrides if "=" not in text), "")
-    if wrong:
-        raise UserError(f"--overrides: {wrong!r}; write KEY=VALUE, as train.steps=100")
-    return dict(text.removeprefix("--config.").split("=", 1) for text in overrides)
-
-
-def _step(text: str) -> Any:
-    """A step number, or "latest" or "best"."""
-    if text in ("latest", "best"):
-        return text
-    if not text.isdigit():
-        raise UserError(f"--step: {text!r} is neither a number nor latest nor best")
-    return int(text)
-
-
-def _check_all_read(errors: dict[str, str], count: int) -> None:
-    if errors:
-        name, reason = next(iter(errors.items()))
-        raise DamagedDataError(
-            f"{len(errors)} of {count} files could not be read; the first, {name}: {reason}"
-        )
-
-
-def _write(file: str, content: bytes) -> None:
-    from offsites_jax.train.writers import write_atomically
-
-    write_atomically(epath.Path(file), content)
-
-
 JOBS = {
-    **report_jobs.JOBS,
-    "synthesize": synthesize,
-    "convert": convert,
+    "label": report_jobs.label,
+    "split": announced(report_jobs.split),
+    "audit": announced(report_jobs.audit),
+    **archive_jobs.JOBS,
     "train": train,
     "thresholds": thresholds,
     "predict": predict,
+    "bundle": bundle,
     "explain": explain,
     **evaluation_jobs.JOBS,
     "transfer": transfer,

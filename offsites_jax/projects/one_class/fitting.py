@@ -17,10 +17,10 @@ from offsites_jax.projects.one_class.readers.folder import is_plain
 from offsites_jax.projects.one_class.scores import image_figures
 from offsites_jax.projects.one_class.second_stage import (
     SecondStage,
+    check,
     fit_bundle,
     open_model,
     pixel_figures,
-    windows_of,
 )
 from offsites_jax.projects.one_class.sources import VALIDATION
 from offsites_jax.train.config import resolve
@@ -53,7 +53,7 @@ def fit_photos(
     if skip_bad:
         raw["data"]["loading"] = {"on_bad_record": "skip"}
     experiment = resolve(raw)
-    windows_of(experiment, stage.stride)
+    check(experiment, stage)
     normal, bad = _readable(experiment.data, "train", skip_bad)
     held_out, bad_held_out = _readable(experiment.data, VALIDATION, skip_bad)
     left_out = [*bad, *bad_held_out]

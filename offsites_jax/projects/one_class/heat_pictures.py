@@ -11,6 +11,7 @@ from etils import epath
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
 
 from offsites_jax.errors import UserError
 from offsites_jax.train.media import encode_image
@@ -20,12 +21,12 @@ from offsites_jax.train.writers import write_atomically
 HEAT_MAPS = "heatmaps"
 """Folder of the heat maps inside that of the report."""
 
-DEFECT_COLOUR = (255, 255, 255)
-
 _COOLEST, _HOTTEST = 0.05, 0.995  # quantiles of all pixels of a run between which the colours lie
 _SAMPLED = 4  # every so many rows and columns count for them: heat maps are smooth
+_DEFECT_COLOUR = (255, 0, 0)
 _SHEET_COLUMNS = 8  # of square pictures
-_SHEET_INCHES = 11
+_SHEET_WIDTH = 1200  # pixels
+_SHEET_GAP, _CAPTION = 8, 18  # pixels between pictures, and of a line of text
 
 Heat = Float[np.ndarray, "height width"]
 Range = tuple[float, float]
@@ -152,21 +153,21 @@ def panel_figure(columns: Sequence[PanelColumn], colours: Range | None = None) -
     return figure
 
 
-def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str]) -> Figure:
+def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str]) -> Picture:
     """Small pictures in rows of eight squares or four wide ones, each below its caption."""
     height, width = pictures[0].shape[:2]
     most = max(1, round(_SHEET_COLUMNS * height / width))
-    across = min(len(pictures), most)
-    down = -(-len(pictures) // across)
-    side = _SHEET_INCHES / most
-    figure = Figure(figsize=(side * across, down * (side * height / width + 0.25)), layout="constrained")
-    grid = figure.subplots(down, across, squeeze=False).reshape(-1)
-    for axes in grid:
-        axes.set_axis_off()
-    for axes, picture, caption in zip(grid, pictures, captions, strict=False):
-        axes.imshow(picture)
-        axes.set_title(caption, fontsize=8, parse_math=False, pad=2)
-    return figure
+    across, down = min(len(pictures), most), -(-len(pictures) // most)
+    cell = _SHEET_WIDTH // most
+    size = (cell - _SHEET_GAP, round((cell - _SHEET_GAP) * height / width))
+    step = size[1] + _CAPTION + _SHEET_GAP
+    sheet = Image.new("RGB", (cell * across, step * down), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        left, top = cell * (place % most), step * (place // most)
+        draw.text((left + size[0] // 2, top + _CAPTION // 2), caption, "black", font, anchor="mm")
+        sheet.paste(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR), (left, top + _CAPTION))
+    return np.asarray(sheet)
 
 
 def _with_defect(column: PanelColumn) -> Picture:
@@ -174,7 +175,7 @@ def _with_defect(column: PanelColumn) -> Picture:
     if column.mask is None:
         return column.image
     width = max(1, len(column.image) // 96)
-    return outline(column.image, column.mask, colour=(255, 0, 0), width=width)
+    return outline(column.image, column.mask, colour=_DEFECT_COLOUR, width=width)
 
 
 def _with_heat(column: PanelColumn, heat: Heat | None, colours: Range) -> Picture | None:

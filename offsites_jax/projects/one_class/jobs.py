@@ -50,7 +50,7 @@ def fit(
       jitter: of colours; less where colour tells good from bad.
       held_out: share of the good photos that sets the threshold.
       quantile: of their scores that is the threshold.
-      scorer: how normal features are described; windows are described by Gaussians (gde).
+      scorer: how normal features are described; others than gde need --stride 0, for whole photos.
       seed: of the training.
       skip_bad: leave files out that cannot be read, instead of stopping at the first.
 

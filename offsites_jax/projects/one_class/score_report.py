@@ -23,7 +23,7 @@ from offsites_jax.projects.one_class.heat_pictures import (
 )
 from offsites_jax.projects.one_class.records import UNKNOWN
 from offsites_jax.projects.one_class.scores import ImageFigures, Threshold, image_figures
-from offsites_jax.train.media import encode_figure
+from offsites_jax.train.media import encode_figure, encode_image
 from offsites_jax.train.overlay import Picture, overlay
 from offsites_jax.train.page import Paragraph, Part, Section, Table, render
 from offsites_jax.train.page import Picture as Shown
@@ -262,7 +262,7 @@ def _ranked(
         rows.append(row)
     about = "Rank and score" if colours is None else "Rank and score; the colours are the heat map's"
     return Section(
-        title, [Shown(encode_figure(contact_sheet(pictures, captions)).content, about), Table(rows)]
+        title, [Shown(encode_image(contact_sheet(pictures, captions)).content, about), Table(rows)]
     )
 
 

@@ -43,7 +43,7 @@ class Found:
 
     Attributes:
       path: as it can be opened.
-      name: below the folder it was found in, without its ending where that is not needed to tell two apart.
+      name: below the folder it was found in, with its ending, or its path, only where two would be the same.
       label: 0 in a folder `good` whose neighbours hold other kinds, 1 in those, -1 unknown.
 
     """
@@ -82,11 +82,9 @@ def find_files(paths: Sequence[str]) -> tuple[Found, ...]:
             f"{', '.join(paths) or 'IMAGES'}: no images ({', '.join(SUFFIXES)}); name files or a folder"
         )
     tops = {name.partition("/")[0] for _, name in found if "/" in name}
-    stems = [os.path.splitext(name)[0] for _, name in found]
-    uses = collections.Counter(stems)
     return tuple(
-        Found(str(path), stem if uses[stem] == 1 else name, _label(name, tops))
-        for (path, name), stem in zip(found, stems, strict=True)
+        Found(str(path), short, _label(name, tops))
+        for (path, name), short in zip(found, _short_names(found), strict=True)
     )
 
 
@@ -171,6 +169,16 @@ def _below(path: epath.Path) -> list[tuple[epath.Path, str]]:
         else:
             logging.warning("%s: not an image by its name; left out", child)
     return found
+
+
+def _short_names(found: Sequence[tuple[epath.Path, str]]) -> list[str]:
+    """For each file the shortest of its stem, its name and its path that no other file has."""
+    choices = [(os.path.splitext(name)[0], name, str(path)) for path, name in found]
+    uses = [collections.Counter(column) for column in zip(*choices, strict=True)]
+    return [
+        next((text for text, used in zip(each, uses, strict=True) if used[text] == 1), each[-1])
+        for each in choices
+    ]
 
 
 def _label(name: str, tops: set[str]) -> int:

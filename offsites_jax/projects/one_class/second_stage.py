@@ -83,9 +83,9 @@ def fit_without_threshold(model: TrainedModel, stage: SecondStage, images: Image
       UserError: settings that the model cannot serve, or too few images.
 
     """
+    check(model.experiment, stage)
     windows = windows_of(model.experiment, stage.stride)
     layer = "pooled" if windows else layer_for(stage.scorer, stage.layer)
-    needs_rotation(model.experiment, stage.scorer)
     if windows is not None:
         scorer = _fit_windows(model, stage, images, windows)
     else:
@@ -101,6 +101,19 @@ def fit_without_threshold(model: TrainedModel, stage: SecondStage, images: Image
         threshold=Threshold(float("inf"), stage.quantile, 0),
         normal_scores=(),
     )
+
+
+def check(experiment: Experiment, stage: SecondStage) -> None:
+    """Raises UserError for settings that the network of an experiment cannot serve."""
+    windows = windows_of(experiment, stage.stride)
+    needs_rotation(experiment, stage.scorer)
+    if windows is None:
+        layer_for(stage.scorer, stage.layer)
+    elif stage.scorer.name != "gde":
+        raise UserError(
+            f"scorer {stage.scorer.name!r}: windows are scored by Gaussians; use gde, or stride 0 to score "
+            "whole images"
+        )
 
 
 def windows_of(experiment: Experiment, stride: int) -> Windows | None:
@@ -154,11 +167,6 @@ def pixel_figures(bundle: Bundle, examples: dict[str, np.ndarray], source: str) 
 
 
 def _fit_windows(model: TrainedModel, stage: SecondStage, images: Images, windows: Windows) -> Scorer:
-    if stage.scorer.name != "gde":
-        raise UserError(
-            f"scorer {stage.scorer.name!r}: windows are scored by Gaussians; use gde, or stride 0 to score "
-            "whole images"
-        )
     network = cast(OneClass, model.task).model
     found = localization.patch_features(network, model.variables, images, windows, model.mesh)
     return fit_patches(

@@ -15,7 +15,7 @@ from offsites_jax.projects.chest_xray import activation
     ("size", "kernels"), [(96, (3, 3, 3)), (50, (3, 5)), (75, (5, 3)), (600, (3, 3, 3, 5, 3))]
 )
 def test_cells_look_where_convolutions_with_tensorflows_padding_look(size, kernels):
-    """The centre of mass of each cell's gradient, through stride-2 convolutions whose kernels are all ones."""
+    """The centre of mass of each cell's gradient, through stride-2 convolutions of equal weights."""
 
     def map_of(line):
         for kernel in kernels:

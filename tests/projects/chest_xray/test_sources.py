@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.projects.chest_xray import sources
+from offsites_jax.projects.chest_xray import layouts, sources
 from offsites_jax.projects.chest_xray.data import DataConfig, create_pipeline, example
+from offsites_jax.projects.chest_xray.tables.case import FINDINGS
 from offsites_jax.train.config import resolve
 
 ROWS = [
@@ -82,7 +83,7 @@ def test_a_patient_in_two_splits_is_refused(manifest):
 
 def test_what_nobody_labels_a_wrong_cell_and_an_empty_split_are_refused(manifest):
     path = manifest()
-    with pytest.raises(UserError, match="no case of .* is labelled for 'Hernia'"):
+    with pytest.raises(UserError, match=r"no case of .* is labelled for 'Hernia'"):
         sources.create_source("manifest", path, "train", ("Hernia",))
     with pytest.raises(UserError, match=r"no case has the split 'val'; there are test, train, tune"):
         sources.create_source("manifest", path, "val", ("abnormal",))
@@ -164,3 +165,34 @@ def test_chestxray14_keeps_its_test_list_and_tunes_on_training_patients(tmp_path
 def test_pictures_that_are_none_are_damaged_data():
     with pytest.raises(DamagedDataError):
         example({"content": b"no picture"}, config=DataConfig(image_size=32), num_outputs=1)
+
+
+def test_expert_labels_become_a_manifest_and_a_table_of_readers(tmp_path):
+    (tmp_path / "images").mkdir()
+    labels = ["Patient ID,Image ID,Abnormal,Other," + ",".join(FINDINGS)]
+    readings = ["Reader ID," + labels[0]]
+    for number in range(4):
+        image = f"{number + 1:08d}_000.png"
+        Image.fromarray(picture(number)).save(tmp_path / "images" / image)
+        cells = [
+            str(number + 1),
+            image,
+            str(number % 2),
+            "NO",
+            *("YES" if number % 2 else "NO" for _ in FINDINGS),
+        ]
+        labels.append(",".join(cells))
+        for reader in (4343880271, 4343882583, 4343882785, 4343883593, 4343883996):
+            flipped = [*cells[:2], str(1 - number % 2), *cells[3:]] if reader == 4343882583 else cells
+            readings.append(f"{reader}," + ",".join(flipped))
+    (tmp_path / "test_labels.csv").write_text("\n".join(labels) + "\n")
+    (tmp_path / "test_individual_readers.csv").write_text("\n".join(readings) + "\n")
+    cases = layouts.read_layout("expert", tmp_path)
+    assert [case.label for case in cases] == [False, True, False, True]
+    assert {case.split for case in cases} == {"test"}
+    assert cases[1].image == "images/00000002_000.png"
+    rows = layouts.reader_rows(tmp_path)
+    assert [(row["reader_id"], row["label"]) for row in rows[:4]] == [
+        ("4343880271", "NO"), ("4343882583", "YES"), ("4343880271", "YES"), ("4343882583", "NO")
+    ]  # fmt: skip
+    assert {row["image"] for row in rows} == {case.image for case in cases}

@@ -159,6 +159,9 @@ def test_names_tell_files_apart(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert [file.name for file in find_files([str(tmp_path)])] == ["a.jpg", "a.png", "b/c"]
+    (tmp_path / "b/a.png").write_bytes(b"")
+    twice = [str(tmp_path / "a.png"), str(tmp_path / "b/a.png"), str(tmp_path / "b/c.png")]
+    assert [file.name for file in find_files(twice)] == [*twice[:2], "c"]
     assert {file.label for file in find_files([str(tmp_path)])} == {-1}
     with pytest.raises(UserError, match="no such file"):
         find_files([str(tmp_path / "nowhere")])
@@ -170,6 +173,8 @@ def test_names_tell_files_apart(tmp_path):
 def test_impossible_settings(folder, tmp_path):
     with pytest.raises(UserError, match="do not cover"):
         jobs.fit(str(folder / "good"), str(tmp_path / "run"), **{**SMALL, "stride": 7})
+    with pytest.raises(UserError, match="windows are scored by Gaussians"):
+        jobs.fit(str(folder / "good"), str(tmp_path / "run"), **SMALL, scorer="knn")
     with pytest.raises(UserError, match="held out"):
         jobs.fit(str(folder / "good"), str(tmp_path / "run"), **SMALL, held_out=0.0)
     (tmp_path / "empty").mkdir()

@@ -13,6 +13,7 @@ from offsites_jax.errors import UserError
 from offsites_jax.projects.one_class.embedding import Embedding
 from offsites_jax.projects.one_class.heat_pictures import (
     PanelColumn,
+    contact_sheet,
     file_names,
     heat_range,
     panel_figure,
@@ -187,6 +188,18 @@ def test_the_histogram_counts_every_image_once():
     texts = [text.get_text() for text in axes.get_legend().get_texts()]
     assert sorted(texts) == ["anomaly (20)", "normal (20)", "not labelled (20)", "threshold 1"]
     assert axes.lines[0].get_xdata()[0] == 1.0
+
+
+@pytest.mark.parametrize(("shape", "across"), [((10, 10), 8), ((10, 20), 4)])
+def test_a_contact_sheet_holds_every_picture_in_rows(shape, across):
+    colours = [(20 * number, 255 - 20 * number, 99) for number in range(11)]
+    pictures = [np.full((*shape, 3), colour, np.uint8) for colour in colours]
+    sheet = contact_sheet(pictures, [f"{number}" for number in range(11)])
+    areas = {int((sheet == colour).all(-1).sum()) for colour in colours}
+    width = 1200 // across - 8
+    assert areas == {width * (width * shape[0] // shape[1])}
+    first_row = [colour for colour in colours if (sheet[30] == colour).all(-1).any()]
+    assert first_row == colours[:across]
 
 
 def test_a_panel_has_a_row_for_everything_that_some_image_has():
