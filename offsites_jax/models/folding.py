@@ -196,7 +196,7 @@ def _serve(
     """Run a module in the form that its variables are in."""
     module = context.module
     if context.method_name == "biases" and isinstance(module, RelativeAttention):
-        pairs = module.get_variable("params", PAIRS)
+        pairs: jax.Array | None = module.get_variable("params", PAIRS)
         return call(*args, **kwargs) if pairs is None else pairs[None]
     if context.method_name == "__call__" and isinstance(module, BatchNorm):
         folded = not module.has_variable("batch_stats", "mean")
