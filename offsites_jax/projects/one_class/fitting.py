@@ -23,7 +23,7 @@ from offsites_jax.projects.one_class.second_stage import (
     pixel_figures,
 )
 from offsites_jax.projects.one_class.sources import VALIDATION
-from offsites_jax.train.config import resolve
+from offsites_jax.train.config import plain, resolve
 from offsites_jax.train.loop import train
 
 _SHOWN = 5  # files a message names
@@ -49,7 +49,7 @@ def fit_photos(
       DamagedDataError: a photo cannot be read.
 
     """
-    raw = photos(os.path.abspath(folder), settings)
+    raw = plain(photos(os.path.abspath(folder), settings))
     if skip_bad:
         raw["data"]["loading"] = {"on_bad_record": "skip"}
     experiment = resolve(raw)

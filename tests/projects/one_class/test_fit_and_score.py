@@ -81,6 +81,14 @@ def test_the_threshold_is_of_held_out_photos(workdir):
     assert "highest score of 4 held-out" in bundle.note
 
 
+def test_the_same_command_again_trains_no_more(folder, workdir):
+    before = open_bundle(workdir)
+    checkpoints = sorted((workdir / "checkpoints").iterdir())
+    jobs.fit(str(folder / "good"), str(workdir), **SMALL)
+    assert sorted((workdir / "checkpoints").iterdir()) == checkpoints
+    assert open_bundle(workdir).normal_scores == pytest.approx(before.normal_scores)
+
+
 def test_a_bundle_alone_gives_the_same_scores(workdir, tmp_path):
     bundle = open_bundle(workdir)
     images = np.random.default_rng(1).integers(0, 256, (2, 48, 48, 3), np.uint8)
