@@ -4,6 +4,7 @@ Its standard input is a pipe that the launcher holds and never writes to. The pi
 does, however it ends, so that no process stays behind.
 """
 
+import io
 import os
 import signal
 import sys
@@ -11,6 +12,20 @@ import threading
 import time
 
 from offsites_jax.cli.main import main
+
+
+class ToLauncher(io.FileIO):
+    """A pipe that the launcher reads; when it is gone, what is written goes nowhere.
+
+    A line of the log may be on its way in the very moment the launcher dies. It must not end the training.
+    """
+
+    def write(self, data) -> int:  # type: ignore[no-untyped-def]  # any buffer
+        """Writes, or does as if."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
 
 
 def leave_with_launcher(seconds: float) -> None:
@@ -31,5 +46,9 @@ def leave_with_launcher(seconds: float) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(io.BufferedWriter(ToLauncher(pipe, "w", closefd=False)), line_buffering=True)
+        for pipe in (1, 2)
+    )
     threading.Thread(target=leave_with_launcher, args=(float(sys.argv[1]),), daemon=True).start()
     main(sys.argv[2:])

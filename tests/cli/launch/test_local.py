@@ -1,5 +1,6 @@
 """A run that lives through crashes, preemptions and other process counts, and ends as if nothing had been."""
 
+import io
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import time
 import numpy as np
 from etils import epath
 
+from offsites_jax.cli.launch.child import ToLauncher
 from offsites_jax.errors import EXIT_PREEMPTED
 from offsites_jax.train.config import load_experiment
 from offsites_jax.train.loop import train
@@ -185,3 +187,13 @@ def test_a_run_that_lives_through_it_all_ends_as_one_that_was_never_disturbed(tm
     train(experiment, workdir)
     check_same(losses(workdir), expected)
     assert len(losses(workdir)) == STEPS
+
+
+def test_a_line_for_a_launcher_that_is_gone_harms_nobody():
+    reads, writes = os.pipe()
+    stream = io.TextIOWrapper(io.BufferedWriter(ToLauncher(writes, "w")), line_buffering=True)
+    print("before", file=stream)
+    assert os.read(reads, 100) == b"before\n"
+    os.close(reads)
+    print("after" * 100_000, file=stream)
+    stream.close()
