@@ -110,7 +110,7 @@ def read_rows(path: epath.PathLike) -> list[dict[str, str]]:
 
     Raises:
       UserError: no such file.
-      DamagedDataError: no UTF-8, no header, or a row of another width than the header.
+      DamagedDataError: no UTF-8, no header, no rows, or a row of another width than the header.
 
     """
     file = epath.Path(path)
@@ -132,6 +132,8 @@ def read_rows(path: epath.PathLike) -> list[dict[str, str]]:
                 "hold commas"
             )
         rows.append(dict(zip(header, cells, strict=True)))
+    if not rows:
+        raise DamagedDataError(f"{file}: a header and no rows; give a table with at least one")
     return rows
 
 

@@ -245,3 +245,9 @@ def test_galleries_show_the_surest_of_each_kind():
     labels, scores = np.array([1, 1, 1, 0, 0, 0], bool), np.array([0.9, 0.8, 0.1, 0.7, 0.2, 0.3])
     rows = {cell: found.tolist() for cell, found in gallery_rows(labels, scores, 0.5, 2).items()}
     assert rows == {"TP": [0, 1], "FP": [3], "TN": [4, 5], "FN": [2]}
+
+
+def test_a_table_of_nothing_is_named(tmp_path):
+    (tmp_path / "empty.csv").write_text("image,score\n")
+    with pytest.raises(DamagedDataError, match=r"empty\.csv: a header and no rows"):
+        read_rows(tmp_path / "empty.csv")
