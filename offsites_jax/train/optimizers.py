@@ -52,6 +52,8 @@ class Optimizer:
       b2: decay of the second moment (adam, adamw, lamb 0.999; lion 0.99).
       eps: added to the denominator (adam, adamw 1e-8; lamb 1e-6; rmsprop_tf 1e-3, inside the root;
         adafactor 1e-30).
+      amsgrad: whether adam and adamw divide by the largest second moment so far, each corrected for its step
+        (Reddi et al. 2018; torch corrects the largest instead).
       momentum: of momentum, rmsprop_tf and sm3 (0.9), and of adafactor (none).
       nesterov: whether momentum looks ahead.
       decay: of rmsprop_tf's mean square (0.9); exponent of adafactor's second-moment decay (0.8).
@@ -72,6 +74,7 @@ class Optimizer:
     b1: float | None = None
     b2: float | None = None
     eps: float | None = None
+    amsgrad: bool | None = None
     momentum: float | None = None
     nesterov: bool | None = None
     decay: float | None = None
@@ -169,8 +172,9 @@ def _momentum(*, momentum: float = 0.9, nesterov: bool = False) -> Core:
     return Core(optax.trace(momentum, nesterov))
 
 
-def _adam(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Core:
-    return Core(optax.scale_by_adam(b1, b2, eps))
+def _adam(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, amsgrad: bool = False) -> Core:
+    scale = optax.scale_by_amsgrad if amsgrad else optax.scale_by_adam
+    return Core(scale(b1, b2, eps))
 
 
 def _rmsprop_tf(*, decay: float = 0.9, eps: float = 1e-3, momentum: float = 0.9) -> Core:
@@ -218,7 +222,7 @@ _CORES: dict[str, Callable[..., Core]] = {
     "sm3": _sm3,
 }
 _BATCH_POWERS = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}
-_HYPERPARAMETERS = ("b1", "b2", "eps", "momentum", "nesterov", "decay")
+_HYPERPARAMETERS = ("b1", "b2", "eps", "amsgrad", "momentum", "nesterov", "decay")
 _NO_WEIGHT_DECAY = {
     "adam": "use adamw for decoupled decay, or l2 for decay through the gradient",
     "rmsprop_tf": "use l2, which is what TensorFlow recipes mean",

@@ -1,7 +1,7 @@
 """Learning rates as functions of the step.
 
 A schedule is a linear warm-up from `warmup_from` to the peak, and from then on a shape. A shape
-counts its steps from `decay_start`: the end of the warm-up for cosine, linear and rsqrt; step 0 for
+counts its steps from `decay_start`: the end of the warm-up for cosines, linear and rsqrt; step 0 for
 exponential, whose decay goes on, unseen, below the warm-up. Boundaries of piecewise are steps of
 the run.
 """
@@ -31,14 +31,14 @@ class Schedule:
     """Config section of a learning rate. Fields that the named shape does not use must be left out.
 
     Attributes:
-      name: constant, cosine, linear, exponential, rsqrt, transformer or piecewise.
+      name: constant, cosine, half_cosine, linear, exponential, rsqrt, transformer or piecewise.
       peak: the rate that the warm-up leads to and the shape starts from.
       warmup_steps: length of the warm-up; step `warmup_steps` is the first one without it.
       warmup_from: the rate of step 0, where there is a warm-up.
       decay_start: the step from which the shape counts; before it the shape stays at its peak.
-      total_steps: the step at which cosine and linear arrive at `end`; left out, the run's last.
+      total_steps: the step at which cosines and linear arrive at their end; left out, the run's last.
       end: where cosine and linear end; the lowest rate of exponential and rsqrt.
-      every: cosine and linear move once in so many steps, such as once per epoch.
+      every: cosines and linear move once in so many steps, such as once per epoch.
       factor: what exponential multiplies by once per `period`; what transformer is multiplied by.
       period: steps per factor of exponential; a fraction is fine (2.4 epochs of 312.78 steps).
       staircase: whether exponential moves at whole periods only.
@@ -125,6 +125,15 @@ def _cosine(*, peak: float, decay_start: int, total_steps: int, end: float = 0.0
     return rate
 
 
+def _half_cosine(*, peak: float, decay_start: int, total_steps: int, every: int = 1) -> RateFn:
+    """Ends at cos(7 pi / 16), a fifth of the peak (FixMatch, arXiv 2001.07685, section 2.4)."""
+
+    def rate(step: Steps | int) -> Rates:
+        return peak * jnp.cos(7 / 16 * math.pi * _share(step, decay_start, total_steps, every))
+
+    return rate
+
+
 def _linear(*, peak: float, decay_start: int, total_steps: int, end: float = 0.0, every: int = 1) -> RateFn:
     def rate(step: Steps | int) -> Rates:
         return peak + (end - peak) * _share(step, decay_start, total_steps, every)
@@ -192,6 +201,7 @@ def _piecewise(
 _SHAPES: dict[str, Callable[..., RateFn]] = {
     "constant": _constant,
     "cosine": _cosine,
+    "half_cosine": _half_cosine,
     "linear": _linear,
     "exponential": _exponential,
     "rsqrt": _rsqrt,

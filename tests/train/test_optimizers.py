@@ -106,6 +106,21 @@ def test_adam():
     check(Optimizer("adam", RATE, b1=0.5, b2=0.99, eps=1e-7), rule)
 
 
+def test_amsgrad_never_forgets_a_large_gradient():
+    def rule(_):
+        m = v = largest = 0.0
+
+        def update(w, g, rate, t):
+            nonlocal m, v, largest
+            m, v = 0.9 * m + 0.1 * g, 0.5 * v + 0.5 * g**2
+            largest = np.maximum(largest, v / (1 - 0.5**t))
+            return w - rate * (m / (1 - 0.9**t)) / (np.sqrt(largest) + 1e-8)
+
+        return update
+
+    check(Optimizer("adam", RATE, b2=0.5, amsgrad=True), rule)
+
+
 def test_adamw_decays_weights_but_not_biases_and_scales():
     def rule(path):
         direction = adam_direction(0.9, 0.999, 1e-8)

@@ -103,6 +103,12 @@ def test_one_class_cosine_moves_once_per_epoch():
     assert len(set(rates(schedule, 320, range(320)).tolist())) == 10
 
 
+def test_half_cosine_ends_at_a_fifth_of_its_peak():
+    schedule = Schedule("half_cosine", peak=0.03, warmup_steps=20)
+    expect(schedule, 420, lambda s: 0.03 * math.cos(7 * math.pi / 16 * (s - 20) / 400), range(20, 421, 9))
+    np.testing.assert_allclose(rates(schedule, 420, [420, 900]), 0.03 * 0.19509, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("name", "half_way"), [("cosine", 0.5), ("linear", 0.5)])
 def test_coatnet_ends_at_its_end_value_and_stays_there(name, half_way):
     schedule = Schedule(name, peak=1e-3, end=1e-5, warmup_steps=100)
