@@ -54,8 +54,8 @@ def report_markdown(results: Sequence[Result], measured_on: str) -> str:
 def run_table(results: Sequence[Result]) -> list[str]:
     """Lines of a markdown table with a row for each run."""
     head = (
-        "arm", "seed", "accuracy", "wrong", "parameters", "MACs", "steps", "train steps, s", "ms a step",
-        "data wait, s", "compile, s",
+        "arm", "seed", "accuracy", "wrong", "training minus test", "parameters", "MACs", "steps",
+        "train steps, s", "ms a step", "data wait, s", "compile, s",
     )  # fmt: skip
     rows = []
     for result in results:
@@ -66,6 +66,7 @@ def run_table(results: Sequence[Result]) -> list[str]:
                 run.seed,
                 f"{run.accuracy:.4f}",
                 round((1 - run.accuracy) * run.images) if run.images else "-",
+                "-" if run.gap is None else f"{run.gap:+.4f}",
                 f"{run.params:,}",
                 scaled(run.macs),
                 run.steps,
@@ -107,6 +108,8 @@ def limits(results: Sequence[Result], measured_on: str) -> list[str]:
         "to nothing where the compiled programs were kept.",
         "- An arm differs from another in all that the experiment file says, parameters and MACs included: "
         "a schedule is compared by arms of one network, a network by arms of one schedule.",
+        "- Training minus test: accuracy on augmented images in the last interval of the log, minus that at "
+        "the end; regularisation lowers it, so compare arms of one recipe.",
         "- It holds for these images and this many steps. Which arm would win on more or larger images, or "
         "in a longer run, it does not show.",
     ]

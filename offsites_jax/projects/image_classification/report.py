@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from offsites_jax.errors import UserError
-from offsites_jax.projects.image_classification.runs import seconds_of_steps
+from offsites_jax.projects.image_classification.runs import gaps, seconds_of_steps
 from offsites_jax.train.compare import compare, render
 from offsites_jax.train.config import Experiment, resolve
 from offsites_jax.train.saved import read_meta
@@ -44,19 +44,6 @@ def report(workdir: epath.PathLike) -> str:
     if experiment.expected:
         parts += ["## Published figures", f"```text\n{render(compare(workdir))}\n```"]
     return "\n\n".join(parts) + "\n"
-
-
-def gaps(lines: list[dict[str, Any]]) -> dict[str, float]:
-    """Accuracy in training minus that of each evaluator, at the last evaluation.
-
-    Training accuracy is that of augmented images in the last interval, so regularisation alone makes the gap
-    negative; compare it between runs of one recipe.
-    """
-    train = [line for line in lines if line["split"] == "train" and "accuracy" in line]
-    last = {
-        line["split"]: line["accuracy"] for line in lines if line["split"] != "train" and "accuracy" in line
-    }
-    return {split: train[-1]["accuracy"] - accuracy for split, accuracy in last.items()} if train else {}
 
 
 def hours(lines: list[dict[str, Any]], devices: int) -> dict[str, float]:

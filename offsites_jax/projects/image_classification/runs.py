@@ -32,6 +32,7 @@ class Run:
       macs: multiply-adds of one prediction of one image at evaluation size.
       step_seconds: of all train steps together, without compiling, evaluating and saving.
       wait_seconds: that the loop waited for data besides.
+      gap: accuracy in training minus that on the split that was evaluated last; None if not recorded.
       curve: (step, accuracy) of every evaluation.
 
     """
@@ -47,6 +48,7 @@ class Run:
     macs: int
     step_seconds: float
     wait_seconds: float
+    gap: float | None
     curve: tuple[tuple[int, float], ...]
 
 
@@ -84,8 +86,22 @@ def read_run(workdir: epath.PathLike, metric: str = "") -> Run:
         macs=size.macs,
         step_seconds=step_seconds,
         wait_seconds=wait_seconds,
+        gap=gaps(lines).get(split),
         curve=tuple((line["step"], line[key]) for line in scored),
     )
+
+
+def gaps(lines: Sequence[Line]) -> dict[str, float]:
+    """Accuracy in training minus that of each evaluator, at the last evaluation.
+
+    Training accuracy is that of augmented images in the last interval, so regularisation alone makes the gap
+    negative; compare it between runs of one recipe.
+    """
+    train = [line for line in lines if line["split"] == "train" and "accuracy" in line]
+    last = {
+        line["split"]: line["accuracy"] for line in lines if line["split"] != "train" and "accuracy" in line
+    }
+    return {split: train[-1]["accuracy"] - accuracy for split, accuracy in last.items()} if train else {}
 
 
 def seconds_of_steps(lines: Sequence[Line]) -> tuple[float, float]:

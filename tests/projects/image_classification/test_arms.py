@@ -60,6 +60,8 @@ def test_the_table_holds_what_the_runs_recorded(compared):
         assert (run["accuracy"], run["images"], run["steps"]) == (scored[-1]["accuracy"], 360, 4)
         assert 0 < run["step_seconds"] < scored[-1]["time"] - lines[0]["time"] + 60
         assert entry["compile_seconds"] > 0
+        trained = [line for line in lines if line["split"] == "train"][-1]["accuracy"]
+        assert run["gap"] == pytest.approx(trained - scored[-1]["accuracy"])
         width = {"wide": 8, "narrow": 4}[entry["variant"]]
         # Stem and block are 3 x 3 convolutions, the head 1 x 1, each with a batch norm; then the classifier.
         stem = model_stem(compared / f"{entry['variant']}-0")

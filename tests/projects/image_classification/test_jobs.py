@@ -11,7 +11,7 @@ from PIL import Image
 from offsites_jax.cli.main import main
 from offsites_jax.data.source import ArrayRecordSource
 from offsites_jax.parallel.mesh import create_mesh
-from offsites_jax.projects.image_classification import benchmark, inference, report
+from offsites_jax.projects.image_classification import benchmark, inference, report, runs
 from offsites_jax.train.config import load_experiment
 from offsites_jax.train.loop import TrainResult, train
 from offsites_jax.train.program import create_program
@@ -151,8 +151,8 @@ def test_report_holds_stages_scores_and_the_gap(workdir, tmp_path):
         {"split": "train", "step": 2, "accuracy": 0.9},
         {"split": "test", "step": 2, "accuracy": 0.75},
     ]
-    assert report.gaps(lines) == {"test": pytest.approx(0.15)}
-    assert report.gaps(lines[2:]) == {}
+    assert runs.gaps(lines) == {"test": pytest.approx(0.15)}
+    assert runs.gaps(lines[2:]) == {}
 
 
 def test_hours_are_those_of_steps_and_waits_shared_by_32(workdir):
