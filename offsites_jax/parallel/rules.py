@@ -5,6 +5,8 @@ the parameters it matches:
 
 - `"fsdp"`: split the largest dimension that divides over the `fsdp` axis, if the parameter is big;
 - `"replicated"`: every device keeps the whole;
+- `"members"`: split the first dimension like the batch, a row of which trains one index of it (models side by
+  side, such as one per speaker), and never gather it;
 - a list with one entry per dimension, each `None`, a mesh axis, or a list of axes:
   `["fsdp", "tensor"]` splits the rows of a kernel over `fsdp` and its columns over `tensor`.
 
@@ -22,9 +24,9 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from offsites_jax.errors import UserError
-from offsites_jax.parallel.mesh import PARAMETER_AXES, constrain
+from offsites_jax.parallel.mesh import BATCH_AXES, PARAMETER_AXES, constrain
 
-STRATEGIES = ("fsdp", "replicated")
+STRATEGIES = ("fsdp", "replicated", "members")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,18 +126,26 @@ def gather_ahead(param_shardings: Any, settings: Sharding) -> Callable[[Any], An
     """
 
     def whole(sharding: NamedSharding) -> PartitionSpec:
+        if _of_members(sharding):
+            return sharding.spec
         entries = [tuple(a for a in _axes(entry) if a != "fsdp") for entry in sharding.spec]
         return PartitionSpec(*(axes or None for axes in entries))
 
     specs = [whole(sharding) for sharding in jax.tree.leaves(param_shardings)]
-    split = any("fsdp" in _axes(e) for s in jax.tree.leaves(param_shardings) for e in s.spec)
+    gathered = [s for s in jax.tree.leaves(param_shardings) if not _of_members(s)]
+    split = any("fsdp" in _axes(entry) for sharding in gathered for entry in sharding.spec)
 
     def gather(params: Any) -> Any:
         leaves, tree = jax.tree.flatten(params)
-        gathered = [constrain(leaf, spec) for leaf, spec in zip(leaves, specs, strict=True)]
-        return jax.tree.unflatten(tree, gathered)
+        placed = [constrain(leaf, spec) for leaf, spec in zip(leaves, specs, strict=True)]
+        return jax.tree.unflatten(tree, placed)
 
     return gather if split and settings.gather == "ahead" else lambda params: params
+
+
+def _of_members(sharding: NamedSharding) -> bool:
+    """Whether a parameter is split like the batch."""
+    return any("data" in _axes(entry) for entry in sharding.spec)
 
 
 def table(tree: Any, tree_shardings: Any) -> list[Row]:
@@ -209,8 +219,8 @@ def _parse(written: Any) -> _Rule:
     if isinstance(spec, str):
         if spec not in STRATEGIES:
             raise UserError(
-                f"sharding rule '{pattern}': unknown strategy '{spec}'; give 'fsdp', "
-                "'replicated' or a list with one mesh axis or None per dimension"
+                f"sharding rule '{pattern}': unknown strategy '{spec}'; give 'fsdp', 'replicated', "
+                "'members' or a list with one mesh axis or None per dimension"
             )
         return _Rule(compiled, spec)
     if not isinstance(spec, Sequence):
@@ -240,7 +250,19 @@ def _spec(rule: _Rule | None, name: str, shape: tuple[int, ...], mesh: Mesh, min
         return _auto_fsdp(shape, mesh, min_size)
     if rule.spec == "replicated":
         return PartitionSpec()
+    if rule.spec == "members":
+        return _members(rule, name, shape, mesh)
     return _explicit(rule, name, shape, mesh)
+
+
+def _members(rule: _Rule, name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if not shape or shape[0] % parts:
+        raise UserError(
+            f"{rule}: the first dimension of '{name}' with shape {shape} cannot be split in {parts} like the "
+            "batch; pad the members, or change the rule or the mesh"
+        )
+    return PartitionSpec(BATCH_AXES)
 
 
 def _explicit(rule: _Rule, name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:

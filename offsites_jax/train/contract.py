@@ -138,6 +138,15 @@ class Task(abc.ABC):
         """
         return after
 
+    def heed(self, state: Tree, scores: Mapping[str, Float[Array, ""]]) -> Tree:
+        """The train state to go on with after an evaluation, given its scores by "<evaluator>/<metric>".
+
+        Pure and jitted. Where training follows from scores (members that stop early, a copy of the best so
+        far), a task says so here; a checkpoint of that step is saved afterwards. Called only where a task
+        defines it.
+        """
+        return state
+
     def input_spec(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """The part of `batch_spec` that `predict` reads."""
         spec = self.batch_spec(batch_size)

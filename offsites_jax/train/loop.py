@@ -9,7 +9,7 @@ that a checkpoint carries its own scores; the save comes last so that all that l
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -144,6 +144,7 @@ def train(
             if evaluate:
                 with progress.time("evaluate"):
                     scores = stage.evaluations.run(step, state, writer)
+                    state = stage.heed(state, scores)
             if save:
                 writer.flush()
                 with progress.time("checkpoint"):
@@ -166,6 +167,7 @@ class CompiledStage(NamedTuple):
     update: StepFn
     flops: Any
     evaluations: Evaluations
+    heed: Callable[[TrainState, Mapping[str, float]], TrainState]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +180,7 @@ class RunningStage:
     host_batches: Batches
     batches: DeviceBatches
     evaluations: Evaluations
+    heed: Callable[[TrainState, Mapping[str, float]], TrainState]
     fingerprint: str
 
     def rates(self, step: int) -> dict[str, float]:
@@ -240,6 +243,7 @@ def enter_stage(
             host_batches, lambda batch: put_batch(batch, mesh, size), staged.data.loading.prefetch
         ),
         evaluations=ready.evaluations,
+        heed=ready.heed,
         fingerprint=fingerprint,
     )
 
@@ -249,7 +253,7 @@ def compile_stage(staged: Experiment, mesh: Mesh, progress: Progress) -> Compile
     program = create_program(staged, mesh)
     with progress.time("compile"):
         update = program.update()
-    return CompiledStage(program, update, step_flops(program), Evaluations(program))
+    return CompiledStage(program, update, step_flops(program), Evaluations(program), program.heed())
 
 
 def check_splits(experiment: Experiment, mesh: Mesh) -> None:

@@ -65,6 +65,9 @@ class Optimizer:
       clip_norm_per_tensor: largest norm of the gradient of each tensor by itself; 0 is off.
       settings: exceptions by path; the first that matches a parameter holds.
       frozen: regexes on paths of what is not trained at all and has no optimizer state.
+      members: whether the leading axis of every parameter counts models that are trained side by side, such
+        as one per speaker. Clipping, moments and step counts are then each member's own, and a member
+        whose gradient is zero everywhere, or not finite, stays as it is, counts and moments too.
 
     """
 
@@ -85,6 +88,7 @@ class Optimizer:
     clip_norm_per_tensor: float = 0.0
     settings: tuple[ParameterRule, ...] = ()
     frozen: tuple[str, ...] = ()
+    members: bool = False
 
 
 class Core(NamedTuple):
@@ -123,6 +127,8 @@ def create_optimizer(
 
     """
     _check(section, where)
+    if section.members:
+        params = _one_member(params, where)
     core = _core(section, where)
     rate = learning_rate(section, total_steps, where, batch_ratio=batch_ratio)
     decays, rates = _coefficients(section, params, where)
@@ -137,7 +143,8 @@ def create_optimizer(
         core.after_rate,
         _scale_each(rates) if section.settings else None,
     ]
-    return optax.chain(*(transform for transform in chain if transform is not None))
+    tx = optax.chain(*(transform for transform in chain if transform is not None))
+    return _each_member(tx) if section.members else tx
 
 
 def learning_rate(
@@ -264,6 +271,34 @@ def _coefficients(section: Optimizer, params: PyTree, where: str) -> tuple[PyTre
         jax.tree_util.tree_map_with_path(decays, params),
         jax.tree_util.tree_map_with_path(lambda path, _: rule_of(_path(path)).rate, params),
     )
+
+
+def _one_member(params: PyTree, where: str) -> PyTree:
+    """Shapes of one member's parameters."""
+    sizes = {leaf.shape[0] if leaf.shape else 0 for leaf in jax.tree.leaves(params)}
+    if len(sizes) != 1 or 0 in sizes:
+        raise UserError(
+            f"config.{where}.members: parameters must share a leading axis, but have {sorted(sizes)}"
+        )
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+
+
+def _each_member(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The transformation on each index of the leading axis by itself; see `Optimizer.members`."""
+
+    def update_one(grads: PyTree, state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
+        updates, after = tx.update(grads, state, params)
+        leaves = jax.tree.leaves(grads)
+        moved = jnp.any(jnp.stack([jnp.any(leaf != 0) for leaf in leaves]))
+        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+        keep = moved & finite
+        updates = jax.tree.map(lambda update: jnp.where(keep, update, 0), updates)
+        return updates, jax.tree.map(lambda new, old: jnp.where(keep, new, old), after, state)
+
+    def update(grads: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+        return jax.vmap(update_one)(grads, state, params)
+
+    return optax.GradientTransformation(jax.vmap(tx.init), update)
 
 
 def _clip_per_tensor(limit: float) -> optax.GradientTransformation:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
@@ -73,6 +74,18 @@ class Program:
             donate_argnums=0,
             compiler_options=self._repeatedly(),
         )
+
+    def heed(self) -> Callable[[TrainState, Mapping[str, float]], TrainState]:
+        """The function that the loop calls after an evaluation; the state it is given is donated."""
+        if type(self.task).heed is Task.heed:
+            return lambda state, scores: state
+        heed = jax.jit(self.task.heed, out_shardings=self.shardings, donate_argnums=0)
+
+        def after(state: TrainState, scores: Mapping[str, float]) -> TrainState:
+            with jax.set_mesh(self.mesh):
+                return heed(state, {name: np.float32(score) for name, score in scores.items()})
+
+        return after
 
     def jit_predict(self) -> jax.stages.Wrapped:
         """The prediction as evaluation runs it, on global batches."""

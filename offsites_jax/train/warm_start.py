@@ -34,6 +34,8 @@ class InitFrom:
         map: (pattern, replacement) pairs that turn the name of a leaf *here* into its name *there*;
             the first pattern that matches is applied. Other leaves have the same name there.
         skip: patterns of leaves here that keep their fresh values, such as a new head.
+        repeat: patterns of leaves here with one more axis in front, each index of which gets what is there:
+            members that start alike.
 
     """
 
@@ -42,6 +44,7 @@ class InitFrom:
     params: Literal["ema", "raw"] = "ema"
     map: tuple[tuple[str, str], ...] = ()
     skip: tuple[str, ...] = ()
+    repeat: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,13 +99,7 @@ def warm_start(variables: Any, init_from: InitFrom) -> tuple[Any, Report]:
     ours = named_leaves(variables)
     source = _open(init_from)
     names, report = match(ours, source.leaves, init_from)
-    wanted = {
-        theirs: jax.ShapeDtypeStruct(
-            source.leaves[theirs].shape, source.leaves[theirs].dtype, sharding=ours[name].sharding
-        )
-        for name, theirs in names.items()
-    }
-    arrays = source.read(wanted)
+    arrays = source.read({there: _wanted(source.leaves[there], ours[name]) for name, there in names.items()})
     filled = {name: _placed(arrays[theirs], ours[name]) for name, theirs in names.items()}
     leaves = [filled.get(name, leaf) for name, leaf in ours.items()]
     return jax.tree.unflatten(jax.tree.structure(variables), leaves), report
@@ -126,12 +123,18 @@ def match(
 
     """
     skips = _patterns("skip", init_from.skip, ours)
+    repeats = _patterns("repeat", init_from.repeat, ours)
     maps = _patterns("map", [pattern for pattern, _ in init_from.map], ours)
     rules = list(zip(maps, [replacement for _, replacement in init_from.map], strict=True))
     names = {name: _renamed(name, rules) for name in ours}
     fresh = [name for name in ours if any(skip.search(name) for skip in skips)]
     filled = {name: there for name, there in names.items() if name not in fresh}
-    problems = [problem for name, there in filled.items() if (problem := _problem(name, there, ours, theirs))]
+    repeated = {name for name in filled if any(repeat.search(name) for repeat in repeats)}
+    problems = [
+        problem
+        for name, there in filled.items()
+        if (problem := _problem(name, there, ours, theirs, repeated=name in repeated))
+    ]
     if problems:
         more = f" (and {len(problems) - 1} more leaves)" if len(problems) > 1 else ""
         raise UserError(f"init_from {init_from.path}: {problems[0]}{more}")
@@ -198,14 +201,26 @@ def _renamed(name: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> str:
     return name
 
 
-def _problem(name: str, there: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+def _wanted(there: Any, here: jax.Array) -> jax.ShapeDtypeStruct:
+    """What to read for a leaf: placed as it will be, or on the host if it is still to be repeated."""
+    sharding = here.sharding if here.shape == there.shape else None
+    return jax.ShapeDtypeStruct(there.shape, there.dtype, sharding=sharding)
+
+
+def _problem(
+    name: str, there: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], *, repeated: bool
+) -> str:
     """Why a leaf cannot be filled; empty if it can."""
     remedy = f"to keep its fresh value add {re.escape(name)!r} to init_from.skip"
     if there not in theirs:
         looked = "" if there == name else f" as {there}"
         return f"{name} {list(ours[name].shape)} is not there{looked}; {remedy}, or its name to init_from.map"
     here, other = ours[name], theirs[there]
-    if here.shape != other.shape:
+    if repeated and here.shape[1:] != other.shape:
+        return (
+            f"{name} is {list(here.shape)} here and {list(other.shape)} there, not what one index of it holds"
+        )
+    if not repeated and here.shape != other.shape:
         return f"{name} is {list(here.shape)} here and {list(other.shape)} there; {remedy}"
     both_real = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in (here, other))
     if here.dtype != other.dtype and not both_real:
@@ -214,10 +229,11 @@ def _problem(name: str, there: str, ours: Mapping[str, Any], theirs: Mapping[str
 
 
 def _placed(array: Any, like: jax.Array) -> jax.Array:
-    """The array in the dtype and sharding of another, in memory of its own (states are donated)."""
+    """The array in the dtype, shape and sharding of another, in memory of its own (states are donated)."""
     array = array.astype(like.dtype)
     if isinstance(array, np.ndarray):
-        return jax.make_array_from_callback(array.shape, like.sharding, lambda part: np.array(array[part]))
+        whole = np.broadcast_to(array, like.shape)
+        return jax.make_array_from_callback(like.shape, like.sharding, lambda part: np.array(whole[part]))
     return jax.device_put(array, like.sharding, may_alias=False)
 
 

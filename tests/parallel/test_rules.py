@@ -235,3 +235,30 @@ def test_gathering_ahead_moves_parameters_instead_of_activations():
     gathered = set(re.findall(r"= f32\[([\d,]+)\]\S* all-gather\(", text))
     assert gathered <= {"64,128", "128,64"}, "only parameters are gathered"
     assert gathered
+
+
+def test_members_are_split_like_the_batch_and_never_gathered():
+    mesh = create_mesh(MeshSettings(data=2, fsdp=4))
+    settings = Sharding(rules=(("^own", "members"), (".*", "fsdp")), fsdp_min_size=8)
+    params = {"own": jnp.ones((16, 24, 32)) * 0.01, "shared": jnp.ones((32, 24)) * 0.1}
+    placed = shardings(jax.eval_shape(lambda: params), mesh, settings)
+    assert placed["own"].spec == P(("slices", "data", "fsdp"))
+    gather = gather_ahead(placed, settings)
+
+    def loss(own, shared, x):
+        params = gather({"own": own, "shared": shared})
+        return jnp.sum(jnp.tanh(jnp.einsum("sbi,sij->sbj", x, params["own"]) @ params["shared"]) ** 2)
+
+    x = np.random.default_rng(0).normal(size=(16, 4, 24)).astype(np.float32)
+    expected = jax.grad(loss)(params["own"], params["shared"], x)
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(params, placed)
+        gradient = jax.jit(jax.grad(loss), out_shardings=placed["own"])
+        compiled = gradient.lower(sharded["own"], sharded["shared"], jax.device_put(x, batch_sharding(mesh)))
+        text = compiled.compile().as_text()
+        found = gradient(sharded["own"], sharded["shared"], jax.device_put(x, batch_sharding(mesh)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert set(re.findall(r"= f32\[([\d,]+)\]\S* all-gather\(", text)) == {"32,24"}, "the shared one alone"
+    assert "all-reduce" not in text
+    with pytest.raises(UserError, match=r"'own' with shape \(12, 3\) cannot be split in 8 like the batch"):
+        shardings({"own": jax.ShapeDtypeStruct((12, 3), jnp.float32)}, mesh, Sharding((("own", "members"),)))

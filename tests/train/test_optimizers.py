@@ -1,5 +1,7 @@
 """Optimizers against update rules written out in float64 numpy."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import msgspec
@@ -309,6 +311,39 @@ def test_frozen_parameters_have_no_state():
     tx = create_optimizer(section, select(params, trained), 20)
     shapes = {leaf.shape for leaf in jax.tree.leaves(tx.init(as_f32(select(params, trained))))}
     assert shapes == {(), (4,)}
+
+
+def stack(trees):
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def test_members_train_as_each_would_alone():
+    """Clipping, decay, schedule and moments are a member's own; one without a usable gradient stays still."""
+    section = Optimizer("adamw", RATE, weight_decay=0.1, clip_norm=0.5, members=True)
+    members = [random_tree(seed) for seed in range(4)]
+    gradients = [[random_tree(10 * seed + step) for step in range(STEPS)] for seed in range(4)]
+    for step in range(2, STEPS):  # the third stops, the fourth leaves the real numbers in one weight
+        gradients[2][step] = jax.tree.map(np.zeros_like, gradients[2][step])
+    gradients[3][1]["dense"]["kernel"][0, 0] = np.nan
+    stacked = [
+        jax.tree.map(lambda *x: np.stack(x), *[own[step] for own in gradients]) for step in range(STEPS)
+    ]
+    found, state = run(section, jax.tree.map(lambda *x: np.stack(x), *members), stacked)
+    kept = [gradients[0], gradients[1], gradients[2][:2], [g for i, g in enumerate(gradients[3]) if i != 1]]
+    for index, (start, own) in enumerate(zip(members, kept, strict=True)):
+        alone, alone_state = run(dataclasses.replace(section, members=False), start, own)
+        for (path, ours), theirs in zip(
+            flatten({"params": found}).items(), jax.tree.leaves(alone), strict=True
+        ):
+            np.testing.assert_allclose(ours[index], theirs, rtol=1e-5, atol=1e-7, err_msg=path)
+        for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(alone_state), strict=True):
+            np.testing.assert_allclose(ours[index], theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_members_share_their_leading_axis():
+    shapes = {"a": jax.ShapeDtypeStruct((4, 3), jnp.float32), "b": jax.ShapeDtypeStruct((2,), jnp.float32)}
+    with pytest.raises(UserError, match=r"optimizer.members: .* share a leading axis, but have \[2, 4\]"):
+        create_optimizer(Optimizer("adam", members=True), shapes, 20)
 
 
 @pytest.mark.parametrize("name", ["lamb", "adafactor"])
