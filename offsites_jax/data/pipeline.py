@@ -1,8 +1,8 @@
 """From records to batches, where the position is the step.
 
 Training reads an endless sequence of positions. Position p belongs to epoch p // N; the seed and
-the epoch shuffle the N records, and seed and p alone drive the random augmentation. Batch k of size
-B holds positions kB ... (k+1)B - 1; of P shards, shard s reads the s-th run of B / P of them. So
+the epoch shuffle the N records (unless they come in an order of their own), and seed and p alone
+drive the random augmentation. Batch k of size B holds positions kB ... (k+1)B - 1; of P shards, shard s reads the s-th run of B / P of them. So
 batch k is the same, row for row and pixel for pixel, for every number of processes, workers and
 threads, and going on from step k needs nothing but k.
 
@@ -45,11 +45,14 @@ class Pipeline:
         transform: Turns a record into arrays, of the same shapes and dtypes for every record. It
             gets a generator to draw augmentation from, or None at evaluation, and raises
             DamagedDataError for a record it cannot decode. With worker processes it is pickled.
+        ordered: Whether training reads the records as they stand, epoch after epoch, instead of
+            shuffled: for a source whose index already says what a row of a step is.
 
     """
 
     source: RandomAccess
     transform: Transform
+    ordered: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,8 +315,9 @@ class _EvalBlocks:
 
 def _train_blocks(pipeline: Pipeline, rows: int, seed: int, loading: Loading) -> _TrainBlocks:
     loader = _Loader(pipeline, loading.on_bad_record)
-    order = grain.MapDataset.range(loader.num_records).seed(seed).shuffle().repeat(None)
-    return _TrainBlocks(loader, order, seed, rows, _Threads(loading.num_threads))
+    records = grain.MapDataset.range(loader.num_records)
+    order = records if pipeline.ordered else records.seed(seed).shuffle()
+    return _TrainBlocks(loader, order.repeat(None), seed, rows, _Threads(loading.num_threads))
 
 
 def _check_shards(batch_size: int, shard: tuple[int, int]) -> None:

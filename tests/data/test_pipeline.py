@@ -67,6 +67,12 @@ def test_global_batches_do_not_depend_on_the_number_of_shards(shards, function):
         assert_same(batch, join([part[step] for part in parts]))
 
 
+def test_ordered_records_come_as_they_stand_epoch_after_epoch():
+    data = Pipeline(ArraySource({"id": np.arange(10)}), transform, ordered=True)
+    found = np.concatenate([batch["id"] for batch in train(data, step=1, count=3, size=4)])
+    assert found.tolist() == [*range(4, 10), *range(6)]
+
+
 def test_a_run_that_starts_later_sees_the_same_batches():
     data = pipeline(37)
     whole = train(data)
