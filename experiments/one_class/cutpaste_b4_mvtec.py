@@ -14,14 +14,14 @@ Expect: mean AUC of the 15 categories 96.6 (pool), 97.1 (level7); 94.5 and 96.8 
 
 import ml_collections
 
-from offsites_jax.projects.one_class import published, recipes
+from offsites_jax.projects.one_class.recipes import papers, published
 
 VARIANTS = ("pool", "level7")
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     features, category = published.chosen(argument, VARIANTS, published.MVTEC)
-    config = ml_collections.ConfigDict(recipes.cutpaste_b4(features))
+    config = ml_collections.ConfigDict(papers.cutpaste_b4(features))
     config.project = "one_class"
     config.data = {"source": "mvtec", "path": "/data/mvtec", "category": category, "image_size": 256}
     config.init_from = {

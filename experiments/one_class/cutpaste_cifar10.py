@@ -15,7 +15,7 @@ Not run here.
 
 import ml_collections
 
-from offsites_jax.projects.one_class import published, recipes
+from offsites_jax.projects.one_class.recipes import papers, published
 
 PRETEXTS = {"cutpaste": ("cutpaste", 69.4), "cutout": ("cutout_grey", 60.2)}
 VARIANTS = tuple(PRETEXTS)
@@ -24,7 +24,7 @@ VARIANTS = tuple(PRETEXTS)
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     variant, _ = published.chosen(argument, VARIANTS, ("",))
     pretext, figure = PRETEXTS[variant]
-    config = ml_collections.ConfigDict(recipes.cutpaste(pretext))
+    config = ml_collections.ConfigDict(papers.cutpaste(pretext))
     config.project = "one_class"
     config.data = {"source": "cifar10", "path": "/data/cifar10", "category": "0", "image_size": 32}
     config.evaluators = {"test": {"split": "test", "batch_size": 256}}

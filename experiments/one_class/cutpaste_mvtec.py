@@ -8,7 +8,7 @@ r"""CutPaste on MVTec AD, as published, and all that its tables compare it with.
 Variants: 3way (default), 2way, scar, union, rotation, cutout, cutout_mean, cutout_color, scar_color,
 confetti, and patch (3way on windows of 32 pixels, for maps of where a defect is); each may name a category.
 ResNet-18 from scratch on images of 256 pixels, 65,536 steps (arXiv 2104.04015, A.1 and A.2; the base
-augmentation is not published in numbers, see `recipes.py`).
+augmentation is not published in numbers, see `recipes/papers.py`).
 
 Data: the folder of the 15 categories as MVTec ships it (CC BY-NC-SA 4.0).
 Pod: v5e:2x2
@@ -20,7 +20,7 @@ run here.
 
 import ml_collections
 
-from offsites_jax.projects.one_class import published, recipes
+from offsites_jax.projects.one_class.recipes import papers, published
 
 PRETEXTS = {
     "3way": "cutpaste_3way",
@@ -40,9 +40,9 @@ VARIANTS = (*PRETEXTS, "patch")
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     variant, category = published.chosen(argument, VARIANTS, published.MVTEC)
     if variant == "patch":
-        config = ml_collections.ConfigDict({**recipes.cutpaste_patch(), "expected": expected_of_pixels()})
+        config = ml_collections.ConfigDict({**papers.cutpaste_patch(), "expected": expected_of_pixels()})
     else:
-        config = ml_collections.ConfigDict(recipes.cutpaste(PRETEXTS[variant]))
+        config = ml_collections.ConfigDict(papers.cutpaste(PRETEXTS[variant]))
         figures = published.IMAGE_AUC[PRETEXTS[variant]]
         config.expected = published.expected_of_mvtec(figures, category, 2.0, "tables 1, 4 and 5")
     config.project = "one_class"

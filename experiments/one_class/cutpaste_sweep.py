@@ -16,7 +16,7 @@ import re
 
 import ml_collections
 
-from offsites_jax.projects.one_class import published, recipes
+from offsites_jax.projects.one_class.recipes import papers, published
 
 LENGTHS = {"epochs128": 95.4, "epochs192": 95.0, "epochs256": 95.2, "epochs320": 95.5, "epochs384": 94.8}
 VARIANTS = (
@@ -32,12 +32,12 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     what, number = re.fullmatch(r"([a-z]+)([\d.]+)", variant).groups()
     value = float(number)
     jitter = value if what == "jitter" else 0.1
-    config = ml_collections.ConfigDict(recipes.cutpaste("cutpaste_3way", jitter))
+    config = ml_collections.ConfigDict(papers.cutpaste("cutpaste_3way", jitter))
     config.project = "one_class"
     if what == "lr":
         config.optimizer.learning_rate.peak = value
     if what == "epochs":
-        config.train.steps = int(value) * recipes.CUTPASTE_EPOCH
+        config.train.steps = int(value) * papers.CUTPASTE_EPOCH
     if what == "area":
         config.task.pretext.patch = {"area": (0.02, value)}
     config.data = {"source": "mvtec", "path": "/data/mvtec", "category": category, "image_size": 256}

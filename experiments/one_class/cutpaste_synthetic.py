@@ -13,7 +13,7 @@ Expect: mean AUC over shapes and categories 98.3 (cutpaste), 81.5 (cutout). Not 
 
 import ml_collections
 
-from offsites_jax.projects.one_class import published, recipes
+from offsites_jax.projects.one_class.recipes import papers, published
 
 PRETEXTS = {"cutpaste": ("cutpaste", 98.3), "cutout": ("cutout_grey", 81.5)}
 VARIANTS = tuple(PRETEXTS)
@@ -22,7 +22,7 @@ VARIANTS = tuple(PRETEXTS)
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     variant, _ = published.chosen(argument, VARIANTS, ("",))
     pretext, figure = PRETEXTS[variant]
-    config = ml_collections.ConfigDict(recipes.cutpaste(pretext))
+    config = ml_collections.ConfigDict(papers.cutpaste(pretext))
     config.project = "one_class"
     config.data = {"source": "folder", "path": "/data/synthetic", "image_size": 256}
     config.evaluators = {"test": {"split": "test"}}

@@ -16,7 +16,7 @@ scorers. It is no test of representations: raw pixels have 99.2, 99.5, 99.4 and 
 
 import ml_collections
 
-from offsites_jax.projects.one_class.published import CATEGORIES, chosen
+from offsites_jax.projects.one_class.recipes.published import CATEGORIES, chosen
 
 VARIANTS = CATEGORIES["digits"]
 

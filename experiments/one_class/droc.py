@@ -18,7 +18,7 @@ Cat-vs-Dog. Not run here.
 
 import ml_collections
 
-from offsites_jax.projects.one_class import published, recipes
+from offsites_jax.projects.one_class.recipes import papers, published
 
 PRETEXTS = {"rotation": "rotation", "contrastive": "contrastive", "da": "contrastive_da"}
 DATA = {  # reader, normal training images, pixels
@@ -35,7 +35,7 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     variant, _ = published.chosen(argument, VARIANTS, ("",))
     name, _, data = variant.partition("-")
     source, images, pixels = DATA[data]
-    config = ml_collections.ConfigDict(recipes.droc(PRETEXTS[name], images))
+    config = ml_collections.ConfigDict(papers.droc(PRETEXTS[name], images))
     config.project = "one_class"
     config.data = {
         "source": source,

@@ -11,7 +11,7 @@ Expect: not measured yet; faces are easily told from patches of background, so a
 
 import ml_collections
 
-from offsites_jax.projects.one_class.recipes import droc
+from offsites_jax.projects.one_class.recipes.papers import droc
 
 
 def get_config() -> ml_collections.ConfigDict:

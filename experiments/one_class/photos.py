@@ -14,7 +14,7 @@ report, and put defects you know into `test/` to have them counted.
 
 import ml_collections
 
-from offsites_jax.projects.one_class.photo_recipe import photos
+from offsites_jax.projects.one_class.recipes.photos import photos
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -16,8 +16,8 @@ real and defects that are drawn; it says nothing about MVTec AD.
 
 import ml_collections
 
-from offsites_jax.projects.one_class.photo_recipe import PhotoSettings, small_cutpaste
-from offsites_jax.projects.one_class.published import CATEGORIES, chosen
+from offsites_jax.projects.one_class.recipes.photos import PhotoSettings, small_cutpaste
+from offsites_jax.projects.one_class.recipes.published import CATEGORIES, chosen
 
 VARIANTS = CATEGORIES["textures"]
 

@@ -2,9 +2,10 @@
 
 Training reads an endless sequence of positions. Position p belongs to epoch p // N; the seed and
 the epoch shuffle the N records (unless they come in an order of their own), and seed and p alone
-drive the random augmentation. Batch k of size B holds positions kB ... (k+1)B - 1; of P shards, shard s reads the s-th run of B / P of them. So
-batch k is the same, row for row and pixel for pixel, for every number of processes, workers and
-threads, and going on from step k needs nothing but k.
+drive the random augmentation. Batch k of size B holds positions kB ... (k+1)B - 1; of P shards,
+shard s reads the s-th run of B / P of them. So batch k is the same, row for row and pixel for
+pixel, for every number of processes, workers and threads, and going on from step k needs nothing
+but k.
 
 Augmentation that mixes rows (mixup, cutmix) has no place here, since a process sees only its own
 rows: do it inside the jitted step on the global batch, where it is the same on any mesh.

@@ -42,7 +42,7 @@ def our_rate():
 
     from offsites_jax.projects.one_class.augment import Augmentation
     from offsites_jax.projects.one_class.color import Jitter
-    from offsites_jax.projects.one_class.pretexts import PretextConfig, make_rows
+    from offsites_jax.projects.one_class.views.pretexts import PretextConfig, make_rows
 
     colors = Jitter(JITTER, JITTER, JITTER, JITTER)
     config = PretextConfig(

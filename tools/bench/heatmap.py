@@ -59,8 +59,8 @@ def our_ways(rows):
     import jax
     import numpy as np
 
-    from offsites_jax.projects.one_class.gaussian_scorers import Gaussian
-    from offsites_jax.projects.one_class.localization import Windows, dense_map, patch_features
+    from offsites_jax.projects.one_class.detectors.gaussian import Gaussian
+    from offsites_jax.projects.one_class.localization.dense import Windows, dense_map, patch_features
     from offsites_jax.projects.one_class.model import ModelConfig, create_network
 
     network = create_network(ModelConfig(head=()), WINDOW, 0, np.float32)

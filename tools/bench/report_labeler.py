@@ -54,7 +54,8 @@ def made_up_reports(count):
 
 
 def rate(texts):
-    from offsites_jax.projects.chest_xray import mentions, reports
+    from offsites_jax.projects.chest_xray.report_text import labeler as reports
+    from offsites_jax.projects.chest_xray.report_text import mentions
 
     mentions.forget()
     start = time.process_time()
@@ -64,7 +65,8 @@ def rate(texts):
 
 
 def agreement(found):
-    from offsites_jax.projects.chest_xray import openi, reports
+    from offsites_jax.projects.chest_xray.report_text import labeler as reports
+    from offsites_jax.projects.chest_xray.tables import openi
 
     for name, wanted in (("held_out", True), ("written_on", False)):
         part = [report for report in found if (report.number % 5 == 0) == wanted]
@@ -83,7 +85,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
 
-    from offsites_jax.projects.chest_xray import openi, reports
+    from offsites_jax.projects.chest_xray.report_text import labeler as reports
+    from offsites_jax.projects.chest_xray.tables import openi
 
     found = list(openi.read_reports(options.openi)) if options.openi else []
     texts = [report.text for report in found] or made_up_reports(options.reports)

@@ -15,8 +15,8 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from offsites_jax.projects.chest_xray.bootstrap import cluster_bootstrap
-from offsites_jax.projects.chest_xray.roc import delong
+from offsites_jax.projects.chest_xray.accuracy.bootstrap import cluster_bootstrap
+from offsites_jax.projects.chest_xray.accuracy.roc import delong
 
 PAIRS, MANY = 4_000, 100_000
 CASES, DRAWS, LOOPED = 10_000, 1_000, 20

@@ -1,4 +1,4 @@
-"""Intervals of proportions and kappas by statsmodels, for tests/projects/chest_xray/test_statistics.py.
+"""Intervals of proportions and kappas by statsmodels, for tests/projects/chest_xray/accuracy.
 
 Needs statsmodels 0.15.0, nothing of this project:
 
@@ -12,7 +12,7 @@ import numpy as np
 from statsmodels.stats.inter_rater import cohens_kappa, fleiss_kappa
 from statsmodels.stats.proportion import proportion_confint
 
-FILE = pathlib.Path(__file__).parents[2] / "tests/projects/chest_xray/golden/proportions.json"
+FILE = pathlib.Path(__file__).parents[2] / "tests/projects/chest_xray/accuracy/golden/proportions.json"
 COUNTS = [(0, 1), (1, 1), (0, 20), (20, 20), (1, 20), (13, 20), (95, 100), (1135, 1962), (3, 12_345)]
 LEVELS = (0.95, 0.8)
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from offsites_jax.errors import UserError
-from offsites_jax.projects.chest_xray.grey import unit_range
+from offsites_jax.projects.chest_xray.intake.grey import unit_range
 
 Grey = Float32[np.ndarray, "size size"]
 

@@ -11,11 +11,10 @@ from offsites_jax.data.files import FilesSource
 from offsites_jax.data.pipeline import Loading, Pipeline
 from offsites_jax.data.source import Record
 from offsites_jax.errors import UserError
-from offsites_jax.projects.chest_xray import radiograph, sources
 from offsites_jax.projects.chest_xray.augment import AugmentConfig, augment
+from offsites_jax.projects.chest_xray.cohorts import sources
+from offsites_jax.projects.chest_xray.intake import radiograph
 from offsites_jax.train.config import Experiment
-
-FULL = 65535
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +98,7 @@ def example(
     if rng is not None:
         image = augment(image, rng, config.augment)
         labels = with_unknown(labels, config.unknown)
-    return {"image": np.round(image * FULL).astype(np.uint16), "label": labels}
+    return {"image": radiograph.to_uint16(image), "label": labels}
 
 
 def with_unknown(labels: np.ndarray, policy: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """How well a split is told apart while a run is on: the area under the curve of every output.
 
-Intervals, operating points, readers and work lists belong to `evaluation`, after training and on the table of
-predictions that is written here.
+Intervals, operating points, readers and work lists belong to `evaluation/`, after training and on the table
+of predictions that is written here.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from offsites_jax.errors import UserError
-from offsites_jax.projects.chest_xray.roc import auc
+from offsites_jax.projects.chest_xray.accuracy.roc import auc
 from offsites_jax.train.config import Experiment
 from offsites_jax.train.contract import Batch
 from offsites_jax.train.evaluation import Evaluator, EvaluatorSettings, Predict, host_rows

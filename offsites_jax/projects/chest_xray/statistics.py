@@ -4,28 +4,34 @@ All functions take arrays with an entry for each case: `labels` say whether it i
 a model is of that. They are pure, and random ones take a seed.
 """
 
-from offsites_jax.projects.chest_xray.arrivals import Traffic, Turnaround, simulate_arrivals
-from offsites_jax.projects.chest_xray.bootstrap import Bootstrap, bootstrap_rates, cluster_bootstrap
-from offsites_jax.projects.chest_xray.calibration import Calibrator, Reliability, fit, reliability
-from offsites_jax.projects.chest_xray.disease import Disease, disease_figures
-from offsites_jax.projects.chest_xray.intervals import Interval, Proportion, clopper_pearson, wilson
-from offsites_jax.projects.chest_xray.operating import (
+from offsites_jax.projects.chest_xray.accuracy.bootstrap import (
+    Bootstrap,
+    bootstrap_predictive_values,
+    bootstrap_rates,
+    cluster_bootstrap,
+)
+from offsites_jax.projects.chest_xray.accuracy.calibration import Calibrator, Reliability, fit, reliability
+from offsites_jax.projects.chest_xray.accuracy.comparison import Comparison, compare_models
+from offsites_jax.projects.chest_xray.accuracy.disease import Disease, disease_figures, disease_sets
+from offsites_jax.projects.chest_xray.accuracy.intervals import Interval, Proportion, clopper_pearson, wilson
+from offsites_jax.projects.chest_xray.accuracy.operating import (
     Confusion,
     OperatingPoint,
     confusion,
     flag,
     operating_point,
+    predictive_intervals,
     predictive_values,
     sensitivity_at,
 )
-from offsites_jax.projects.chest_xray.reader_study import (
+from offsites_jax.projects.chest_xray.accuracy.reader_study import (
     Reader,
     cohen_kappa,
     compare_readers,
     fleiss_kappa,
     majority,
 )
-from offsites_jax.projects.chest_xray.roc import (
+from offsites_jax.projects.chest_xray.accuracy.roc import (
     Auc,
     Curve,
     Difference,
@@ -34,8 +40,9 @@ from offsites_jax.projects.chest_xray.roc import (
     delong_difference,
     roc_curve,
 )
-from offsites_jax.projects.chest_xray.subgroups import Group, age_bands, by_group
-from offsites_jax.projects.chest_xray.worklist import (
+from offsites_jax.projects.chest_xray.accuracy.subgroups import Group, age_bands, by_group
+from offsites_jax.projects.chest_xray.worklist.arrivals import Traffic, Turnaround, simulate_arrivals
+from offsites_jax.projects.chest_xray.worklist.turnaround import (
     Expected,
     LowRisk,
     Worklist,
@@ -48,6 +55,7 @@ __all__ = [
     "Auc",
     "Bootstrap",
     "Calibrator",
+    "Comparison",
     "Confusion",
     "Curve",
     "Difference",
@@ -65,16 +73,19 @@ __all__ = [
     "Worklist",
     "age_bands",
     "auc",
+    "bootstrap_predictive_values",
     "bootstrap_rates",
     "by_group",
     "clopper_pearson",
     "cluster_bootstrap",
     "cohen_kappa",
+    "compare_models",
     "compare_readers",
     "confusion",
     "delong",
     "delong_difference",
     "disease_figures",
+    "disease_sets",
     "expected_positions",
     "fit",
     "flag",
@@ -82,6 +93,7 @@ __all__ = [
     "low_risk",
     "majority",
     "operating_point",
+    "predictive_intervals",
     "predictive_values",
     "reliability",
     "roc_curve",

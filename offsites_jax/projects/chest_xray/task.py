@@ -10,13 +10,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt16
 
 from offsites_jax.errors import UserError
 from offsites_jax.projects.chest_xray.data import DataConfig
+from offsites_jax.projects.chest_xray.intake.radiograph import FULL
 from offsites_jax.projects.chest_xray.losses import binary_cross_entropy
 from offsites_jax.projects.chest_xray.model import create_detector
 from offsites_jax.train.config import Experiment
 from offsites_jax.train.contract import Batch, Loss, Mean, Objective, Task, Tree, Variables
 from offsites_jax.train.penalty import half_squared_norm
 
-FULL = 65535
 HEAD = "classifier"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

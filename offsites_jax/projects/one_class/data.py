@@ -18,10 +18,10 @@ from offsites_jax.data.pipeline import Example, Pipeline
 from offsites_jax.data.source import RandomAccess, describe
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.projects.one_class.data_config import DataConfig
+from offsites_jax.projects.one_class.readers.records import Copies, PhotoSource
+from offsites_jax.projects.one_class.readers.sources import create_source
 from offsites_jax.projects.one_class.readers.textures import TILE
-from offsites_jax.projects.one_class.records import Copies, PhotoSource
-from offsites_jax.projects.one_class.sources import create_source
-from offsites_jax.projects.one_class.transforms import prepare, view_of
+from offsites_jax.projects.one_class.views.transforms import prepare, view_of
 from offsites_jax.train.config import Experiment
 
 __all__ = [

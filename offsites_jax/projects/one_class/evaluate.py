@@ -7,15 +7,15 @@ import jax
 import numpy as np
 from absl import logging
 
-from offsites_jax.projects.one_class.features import (
+from offsites_jax.projects.one_class.measures.scores import image_figures
+from offsites_jax.projects.one_class.scorers import ScorerSettings, fit
+from offsites_jax.projects.one_class.second_stage.features import (
     Layer,
     batches_of,
     collect,
     layer_for,
     needs_rotation,
 )
-from offsites_jax.projects.one_class.scorers import ScorerSettings, fit
-from offsites_jax.projects.one_class.scores import image_figures
 from offsites_jax.train.config import Experiment
 from offsites_jax.train.contract import Batch
 from offsites_jax.train.evaluation import Evaluator, EvaluatorSettings, Predict
@@ -28,7 +28,7 @@ class EvaluatorConfig(EvaluatorSettings):
 
     Attributes:
       scorer: which scorer, and how it is fitted.
-      layer: what it reads: pooled features, embeds (the head's output) or logits.
+      layer: what it reads: pooled features, embeds (the head's output), logits, or the mean of a stage.
       normal_split: images it is fitted to.
       table: write the score of every image.
 

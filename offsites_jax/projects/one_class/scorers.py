@@ -17,17 +17,17 @@ import numpy as np
 from jaxtyping import Float
 
 from offsites_jax.errors import UserError
-from offsites_jax.projects.one_class import scorer_files
-from offsites_jax.projects.one_class.gaussian_scorers import Covariance, Gaussian, Mixture
-from offsites_jax.projects.one_class.kernel_scorers import (
+from offsites_jax.projects.one_class.detectors import files
+from offsites_jax.projects.one_class.detectors.base import Features, Scorer, training_features
+from offsites_jax.projects.one_class.detectors.gaussian import Covariance, Gaussian, Mixture
+from offsites_jax.projects.one_class.detectors.kernel import (
     KernelDensity,
     LinearOneClassSVM,
     NearestNeighbours,
     OneClassSVM,
 )
-from offsites_jax.projects.one_class.patch_gaussians import LocationGaussians, LowRankLocationGaussians
-from offsites_jax.projects.one_class.rotation_scorers import RotationLogit, RotationProduct
-from offsites_jax.projects.one_class.scorer_base import Features, Scorer, training_features
+from offsites_jax.projects.one_class.detectors.patches import LocationGaussians, LowRankLocationGaussians
+from offsites_jax.projects.one_class.detectors.rotation import RotationLogit, RotationProduct
 
 MAX_SAMPLES = 20_000
 """Of more features, this many are drawn to fit to (google-research/deep_representation_one_class)."""
@@ -123,7 +123,7 @@ def save(scorer: Scorer, path: str | os.PathLike[str]) -> None:
       UserError: the folder cannot be written.
 
     """
-    scorer_files.write(scorer, path)
+    files.write(scorer, path)
 
 
 def load(path: str | os.PathLike[str]) -> Scorer:
@@ -134,7 +134,7 @@ def load(path: str | os.PathLike[str]) -> Scorer:
       DamagedDataError: files that are broken or do not belong together.
 
     """
-    return scorer_files.read(path, KINDS)
+    return files.read(path, KINDS)
 
 
 def ensemble(

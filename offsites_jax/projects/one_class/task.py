@@ -17,7 +17,7 @@ from offsites_jax.projects.one_class.augment import to_unit
 from offsites_jax.projects.one_class.data_config import DataConfig
 from offsites_jax.projects.one_class.losses import contrastive_accuracy
 from offsites_jax.projects.one_class.model import OneClassNetwork, create_network
-from offsites_jax.projects.one_class.pretexts import (
+from offsites_jax.projects.one_class.views.pretexts import (
     UNIONS,
     PretextConfig,
     make_rows,
@@ -30,6 +30,9 @@ from offsites_jax.train.penalty import half_squared_norm
 
 SCORED = ("pooled", "embeds", "logits")
 """What `predict` gives of an image: pooled features (what scorers are fitted to), head output, logits."""
+
+STAGES = "reduction_"
+"""What names of the backbone's stages begin with; `predict` gives the mean of each, too."""
 
 _GROUPS = {"backbone": "^backbone/", "head": "^head/"}
 
@@ -105,9 +108,11 @@ class OneClass(Task):
         return Loss(terms, new_state, {"accuracy": Mean.of(right)})
 
     def predict(self, variables: Variables, batch: Batch) -> dict[str, Array]:
-        """Pooled features [batch, features], head output and logits, float32, of raw uint8 images."""
+        """Pooled features [batch, features], head output, logits and means of stages, of raw uint8 images."""
         found: Any = self.model.apply(variables, to_unit(batch["image"]), train=False)
-        return {name: found[name] for name in SCORED}
+        stages = {name: part for name, part in found.items() if name.startswith(STAGES)}
+        means = {name: part.mean((1, 2), dtype=jnp.float32) for name, part in stages.items()}
+        return {**{name: found[name] for name in SCORED}, **means}
 
     def batch_spec(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """uint8 images, their labels and positions; with `data.copies` also which copy each is."""

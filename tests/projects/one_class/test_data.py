@@ -11,9 +11,10 @@ from PIL import Image
 
 from offsites_jax.data.pipeline import Loading, eval_batches, global_batch, train_batches
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.projects.one_class import data, transforms
+from offsites_jax.projects.one_class import data
 from offsites_jax.projects.one_class.data import DataConfig, read_all, screen, split_pipeline
-from offsites_jax.projects.one_class.sources import create_source
+from offsites_jax.projects.one_class.readers.sources import create_source
+from offsites_jax.projects.one_class.views import transforms
 
 RNG = np.random.default_rng(0)
 LOADING = Loading(num_threads=2)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from offsites_jax.errors import UserError
-from offsites_jax.projects.one_class import published
-from offsites_jax.projects.one_class.pretexts import UNIONS
+from offsites_jax.projects.one_class.recipes import published
+from offsites_jax.projects.one_class.views.pretexts import UNIONS
 from offsites_jax.train.config import load_experiment
 
 FOLDER = pathlib.Path(__file__).parents[3] / "experiments" / "one_class"

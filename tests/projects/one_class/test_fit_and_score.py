@@ -11,10 +11,10 @@ from PIL import Image
 
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.projects.one_class import jobs
-from offsites_jax.projects.one_class.bundle import open_bundle, save
+from offsites_jax.projects.one_class.report.scoring import find_files
 from offsites_jax.projects.one_class.scorers import ScorerSettings
-from offsites_jax.projects.one_class.scoring import find_files
-from offsites_jax.projects.one_class.second_stage import SecondStage, fit_without_threshold, open_model
+from offsites_jax.projects.one_class.second_stage.bundle_files import open_bundle, save
+from offsites_jax.projects.one_class.second_stage.fit import SecondStage, fit_without_threshold, open_model
 
 SMALL = {"image_size": 48, "stride": 8, "steps": 2, "batch_size": 8, "width": 1 / 32}
 

@@ -10,9 +10,9 @@ from sklearn import covariance, mixture, neighbors, preprocessing, svm
 
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.parallel.mesh import MeshSettings, create_mesh
-from offsites_jax.projects.one_class import blockwise
-from offsites_jax.projects.one_class.gaussian_scorers import Gaussian
-from offsites_jax.projects.one_class.kernel_scorers import gamma_of
+from offsites_jax.projects.one_class.detectors import blockwise
+from offsites_jax.projects.one_class.detectors.gaussian import Gaussian
+from offsites_jax.projects.one_class.detectors.kernel import gamma_of
 from offsites_jax.projects.one_class.scorers import ScorerSettings, ensemble, fit, load, save
 
 TRAIN, TEST, DIM = 83, 37, 12
@@ -303,7 +303,7 @@ def test_pickled_arrays_are_not_even_tried(fitted, tmp_path):
 
 def test_an_unwritable_folder_is_one_line(fitted, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file: cannot be written \(.*\); choose another folder"):
+    with pytest.raises(UserError, match=r"s.npz: cannot be written \(.*\); free some space"):
         save(fitted["kde"], tmp_path / "file" / "s")
 
 

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from offsites_jax.data.pipeline import global_batch
 from offsites_jax.errors import Preempted, UserError
 from offsites_jax.parallel.mesh import MeshSettings, create_mesh, put_batch
-from offsites_jax.projects.one_class.pretexts import make_rows, row_losses
+from offsites_jax.projects.one_class.views.pretexts import make_rows, row_losses
 from offsites_jax.train.config import resolve
 from offsites_jax.train.loop import train
 from offsites_jax.train.program import create_program

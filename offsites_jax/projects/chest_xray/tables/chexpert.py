@@ -4,7 +4,7 @@ import os
 import re
 from typing import Literal
 
-from offsites_jax.projects.chest_xray.lexicon import COLUMNS
+from offsites_jax.projects.chest_xray.report_text.lexicon import COLUMNS
 from offsites_jax.projects.chest_xray.tables.case import Case, parse_age, parse_sex
 from offsites_jax.projects.chest_xray.tables.rows import Table, first_twice, read_table
 

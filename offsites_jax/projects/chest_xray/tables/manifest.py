@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from etils import epath
 
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.projects.chest_xray.archives import safe_path
+from offsites_jax.projects.chest_xray.tables.archives import safe_path
 from offsites_jax.projects.chest_xray.tables.case import Case, parse_age, parse_sex
 from offsites_jax.projects.chest_xray.tables.rows import Table, first_twice, read_table, write_table
 

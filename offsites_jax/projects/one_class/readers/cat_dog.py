@@ -8,8 +8,8 @@ from etils import epath
 
 from offsites_jax.data.image import RGBImage
 from offsites_jax.errors import UserError
-from offsites_jax.projects.one_class import splits
-from offsites_jax.projects.one_class.records import UNKNOWN, Classes, Photo, PhotoSource
+from offsites_jax.projects.one_class.readers import splits
+from offsites_jax.projects.one_class.readers.records import UNKNOWN, Classes, Photo, PhotoSource
 
 NAMES = ("cat", "dog")
 IMAGES = 12_500

@@ -7,8 +7,8 @@ from PIL import Image
 
 from offsites_jax.data.image import RGBImage
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.projects.one_class import splits
-from offsites_jax.projects.one_class.records import GOOD, Photo, PhotoSource
+from offsites_jax.projects.one_class.readers import splits
+from offsites_jax.projects.one_class.readers.records import GOOD, Photo, PhotoSource
 from offsites_jax.train.schema import nearest
 
 IMAGES, ATTRIBUTES, PARTITIONS = "img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"

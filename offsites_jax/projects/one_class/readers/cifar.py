@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 
 from offsites_jax.data import restricted_pickle
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.projects.one_class.records import Classes, PixelSource
+from offsites_jax.projects.one_class.readers.records import Classes, PixelSource
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE

@@ -3,7 +3,7 @@
 import numpy as np
 
 from offsites_jax.errors import UserError
-from offsites_jax.projects.one_class.records import Classes, PixelSource
+from offsites_jax.projects.one_class.readers.records import Classes, PixelSource
 
 NAMES = tuple(map(str, range(10)))
 LEVELS = 16  # the brightest value of a scan

@@ -3,8 +3,8 @@
 import numpy as np
 
 from offsites_jax.errors import DamagedDataError, UserError
+from offsites_jax.projects.one_class.readers.records import ANOMALOUS, GOOD, NORMAL, PixelSource
 from offsites_jax.projects.one_class.readers.textures import installed
-from offsites_jax.projects.one_class.records import ANOMALOUS, GOOD, NORMAL, PixelSource
 
 FACES = 100  # come first; the other 100 are no faces
 TRAIN = 70

@@ -5,7 +5,7 @@ from etils import epath
 
 from offsites_jax.data.idx import read_idx
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.projects.one_class.records import Classes, PixelSource
+from offsites_jax.projects.one_class.readers.records import Classes, PixelSource
 
 NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

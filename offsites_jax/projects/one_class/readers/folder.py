@@ -9,7 +9,7 @@ import os
 from etils import epath
 
 from offsites_jax.errors import UserError
-from offsites_jax.projects.one_class.records import ANOMALOUS, GOOD, NORMAL, Photo, PhotoSource
+from offsites_jax.projects.one_class.readers.records import ANOMALOUS, GOOD, NORMAL, Photo, PhotoSource
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_ENDING = "_mask"

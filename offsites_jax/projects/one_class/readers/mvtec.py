@@ -6,7 +6,7 @@ from etils import epath
 
 from offsites_jax.errors import UserError
 from offsites_jax.projects.one_class.readers.folder import open_folder
-from offsites_jax.projects.one_class.records import PhotoSource
+from offsites_jax.projects.one_class.readers.records import PhotoSource
 from offsites_jax.train.schema import nearest
 
 

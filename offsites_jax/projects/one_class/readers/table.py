@@ -13,7 +13,7 @@ from typing import NamedTuple
 from etils import epath
 
 from offsites_jax.errors import UserError
-from offsites_jax.projects.one_class.records import ANOMALOUS, GOOD, NORMAL, Photo, PhotoSource
+from offsites_jax.projects.one_class.readers.records import ANOMALOUS, GOOD, NORMAL, Photo, PhotoSource
 
 COLUMNS = ("path", "split", "label")
 NORMAL_LABELS = ("0", GOOD, "normal")

@@ -12,7 +12,7 @@ from jaxtyping import Bool, UInt8
 
 from offsites_jax.data.image import decode
 from offsites_jax.errors import UserError
-from offsites_jax.projects.one_class.records import ANOMALOUS, GOOD, NORMAL, PixelSource
+from offsites_jax.projects.one_class.readers.records import ANOMALOUS, GOOD, NORMAL, PixelSource
 from offsites_jax.train.schema import nearest
 
 NAMES = ("brick", "grass", "gravel")

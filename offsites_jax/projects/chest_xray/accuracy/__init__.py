@@ -1,0 +1,1 @@
+"""How well scores tell abnormal from normal: areas, intervals, thresholds, readers, calibration."""

@@ -1,0 +1,1 @@
+"""What the commands of the project do; `jobs` lists them."""

@@ -1,0 +1,1 @@
+"""Radiology reports to labels, by phrases, negation and doubt."""

@@ -1,0 +1,1 @@
+"""Made-up radiographs in real lung outlines."""

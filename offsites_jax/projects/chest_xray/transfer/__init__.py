@@ -1,0 +1,1 @@
+"""What a trained detector is worth as the start of another task."""

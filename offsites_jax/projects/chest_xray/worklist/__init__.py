@@ -1,0 +1,1 @@
+"""What reading flagged radiographs first does to a work list."""

@@ -1,0 +1,1 @@
+"""What is normal, learned from features: Gaussians, kernels, neighbours, rotation classifiers."""

@@ -1,0 +1,1 @@
+"""Where an image is anomalous: dense scores of windows, GradCAM, integrated gradients."""

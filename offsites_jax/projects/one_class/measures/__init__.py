@@ -1,0 +1,1 @@
+"""Figures: of scores, of heat maps, and of how features lie on the sphere and in a plane."""

@@ -1,0 +1,1 @@
+"""Published protocols: every class with every seed, and the table of them."""

@@ -1,0 +1,1 @@
+"""Scored images as tables, heat maps and pages."""
