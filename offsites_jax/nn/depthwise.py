@@ -12,6 +12,8 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from offsites_jax.nn.varying import equally_varying
+
 Padding = str | Sequence[tuple[int, int]]
 Sizes = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
@@ -41,7 +43,7 @@ def depthwise_conv(
     """
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:-1], kernel.shape[:-2], strides, padding)
-    return _convolve(*_equally_varying(x, kernel), tuple(strides), tuple(map(tuple, padding)))
+    return _convolve(*equally_varying((x, kernel)), tuple(strides), tuple(map(tuple, padding)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -76,13 +78,6 @@ def _gradients(
 
 
 _convolve.defvjp(_keep_inputs, _gradients)
-
-
-def _equally_varying(x: Array, kernel: Array) -> tuple[Array, Array]:
-    """Let both differ between the devices of a ``shard_map`` where one does, as their gradients will."""
-    axes = [jax.typeof(value).manual_axis_type.varying for value in (x, kernel)]
-    x = lax.pcast(x, tuple(axes[1] - axes[0]), to="varying")
-    return x, lax.pcast(kernel, tuple(axes[0] - axes[1]), to="varying")
 
 
 def _grouped(x: Array, kernel: Array, strides: Sizes, padding: Pads) -> Array:

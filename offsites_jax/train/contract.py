@@ -107,11 +107,14 @@ class Task(abc.ABC):
       parameter_groups: regex on the parameter path for each group, first match wins; a parameter that
         no group matches is frozen. One group for everything unless a task says otherwise.
       inputs: names of the batch entries that `predict` reads; what an export asks its callers for.
+      scored: further entries that `predict` makes use of at evaluation, where a batch has them, such as the
+        truth that a likelihood is of.
 
     """
 
     parameter_groups: Mapping[str, str] = {MAIN: ".*"}
     inputs: tuple[str, ...] = ()
+    scored: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def init(self, rng: PRNGKeyArray, batch: Batch) -> Variables:

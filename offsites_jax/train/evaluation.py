@@ -97,6 +97,7 @@ class Evaluations:
         }
         self._predict = program.jit_predict()
         self._inputs = program.task.inputs
+        self._scored = program.task.scored
 
     def run(self, step: int, state: TrainState, writer: MetricsWriter) -> dict[str, float]:
         """Runs every evaluator; writes and returns scores as {"<evaluator>/<metric>": value}."""
@@ -118,7 +119,8 @@ class Evaluations:
         blocks = eval_batches(pipeline, batch_size=size, shard=shard, loading=self._experiment.data.loading)
 
         def predict(batch: Batch) -> dict[str, Array]:
-            return self._predict(variables, {key: batch[key] for key in self._inputs})
+            names = (*self._inputs, *(name for name in self._scored if name in batch))
+            return self._predict(variables, {name: batch[name] for name in names})
 
         with jax.set_mesh(self._mesh), blocks:
             batches = (put_batch(block, self._mesh, size) for block in blocks)

@@ -1,0 +1,1 @@
+"""Text beside speech: normalising before scoring, tokenizers trained from text, word and character errors."""
