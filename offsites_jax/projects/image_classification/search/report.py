@@ -99,7 +99,7 @@ def table(rows: Sequence[Trial]) -> list[str]:
     """Lines of a markdown table."""
     head = "| trial | reward | accuracy | step, ms | parameters | MACs | blocks |"
     return [head, "|---" * 7 + "|"] + [
-        f"| {row.index} | {row.reward:.4f} | {row.accuracy:.4f} | {row.step_seconds * 1e3:.1f} "
+        f"| {row.index} | {row.reward:.4f} | {row.accuracy:.4f} | {row.step_seconds * 1e3:.3g} "
         f"| {row.params:,} | {scaled(row.macs)} | `{' '.join(row.blocks)}` |"
         for row in rows
     ]

@@ -90,7 +90,7 @@ def agree(trial: Trial) -> Trial:
 def describe(trial: Trial) -> str:
     """A trial in one line."""
     figures = (
-        f"reward {trial.reward:.4f}, accuracy {trial.accuracy:.4f}, step {trial.step_seconds * 1e3:.1f} ms, "
+        f"reward {trial.reward:.4f}, accuracy {trial.accuracy:.4f}, step {trial.step_seconds * 1e3:.3g} ms, "
         f"{trial.params:,} parameters"
     )
     said = {"ok": figures, "failed": f"failed: {trial.reason}", "repeat": f"{trial.reason}: {figures}"}
