@@ -13,7 +13,8 @@ from offsites_jax.data.source import Record
 from offsites_jax.errors import UserError
 from offsites_jax.projects.chest_xray.augment import AugmentConfig, augment
 from offsites_jax.projects.chest_xray.cohorts import sources
-from offsites_jax.projects.chest_xray.intake import radiograph
+from offsites_jax.projects.chest_xray.intake import radiograph, records
+from offsites_jax.projects.chest_xray.intake.grey import Grey
 from offsites_jax.train.config import Experiment
 
 
@@ -22,9 +23,9 @@ class DataConfig:
     """Section `data`.
 
     Attributes:
-      source: manifest (a CSV or Parquet table `image, patient_id, label, split ...`); cxr14 (the folder of
-        ChestX-ray14 with its entry file and lists, weak labels); tb (a folder of the Shenzhen or Montgomery
-        set, tuberculosis by file name).
+      source: manifest (a CSV or Parquet table `image, patient_id, label, split ...`); records (a folder that
+        `offsites chest_xray records` wrote); cxr14 (the folder of ChestX-ray14 with its entry file and lists,
+        weak labels); tb (a folder of the Shenzhen or Montgomery set, tuberculosis by file name).
       path: of the manifest, or the folder.
       train_split: split that training reads.
       salt: of the split by patient, where the data set assigns none.
@@ -40,7 +41,7 @@ class DataConfig:
 
     """
 
-    source: Literal["manifest", "cxr14", "tb"] = "manifest"
+    source: Literal["manifest", "records", "cxr14", "tb"] = "manifest"
     path: str = ""
     train_split: str = "train"
     salt: str = ""
@@ -92,13 +93,20 @@ def example(
     num_outputs: int = 0,
 ) -> Record:
     """A square uint16 image and its labels, NaN where they are not known."""
-    read = radiograph.parse(record["content"], allow=config.allow)
-    image = radiograph.prepare(read.pixels, config.image_size, crop_borders=config.crop_borders)
+    pixels, crop = _pixels(record, config)
+    image = radiograph.prepare(pixels, config.image_size, crop_borders=crop)
     labels = np.asarray(record.get("label", np.full(num_outputs, np.nan)), np.float32)
     if rng is not None:
         image = augment(image, rng, config.augment)
         labels = with_unknown(labels, config.unknown)
     return {"image": radiograph.to_uint16(image), "label": labels}
+
+
+def _pixels(record: Record, config: DataConfig) -> tuple[Grey, bool]:
+    """Brightness, and whether borders are to be cut off yet."""
+    if "content" in record:
+        return radiograph.parse(record["content"], allow=config.allow).pixels, config.crop_borders
+    return records.pixels_of(record).astype(np.float32) / radiograph.FULL, False
 
 
 def with_unknown(labels: np.ndarray, policy: str) -> np.ndarray:

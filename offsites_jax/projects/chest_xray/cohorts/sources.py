@@ -8,10 +8,11 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float32
 
-from offsites_jax.data.source import Record
-from offsites_jax.errors import UserError
+from offsites_jax.data.source import ArrayRecordSource, Record
+from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.projects.chest_xray.cohorts import splits
 from offsites_jax.projects.chest_xray.cohorts.leakage import patient_leaks
+from offsites_jax.projects.chest_xray.intake.records import MANIFEST, open_records
 from offsites_jax.projects.chest_xray.tables import cxr14, tuberculosis
 from offsites_jax.projects.chest_xray.tables.case import Case
 from offsites_jax.projects.chest_xray.tables.manifest import read_manifest
@@ -23,20 +24,28 @@ ENTRY_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 class CasesSource:
     """The images of cases, with one label for each output.
 
-    Records are {"content": bytes of the file, "label": float32 [outputs], NaN where unknown}.
+    Records are {"content": bytes of the file, "label": float32 [outputs], NaN where unknown}, or with the
+    fields of `records.write_records` in place of the bytes of a file.
 
     Args:
       cases: in order.
       root: folder their paths are below.
       outputs: `abnormal`, or names of findings or of columns with 0 and 1.
+      kept: records of the images, and the number of that of each case; without them files are read.
 
     Raises:
       UserError: there is no case, or an output nobody labels.
 
     """
 
-    def __init__(self, cases: Sequence[Case], root: str | os.PathLike[str], outputs: Sequence[str]) -> None:
-        self.cases = tuple(cases)
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        root: str | os.PathLike[str],
+        outputs: Sequence[str],
+        kept: tuple[ArrayRecordSource, Sequence[int]] | None = None,
+    ) -> None:
+        self.cases, self._kept = tuple(cases), kept
         self._root, self._outputs = epath.Path(root), tuple(outputs)
         self.labels = np.array([labels_of(case, outputs) for case in cases], np.float32)
         for column, name in enumerate(outputs):
@@ -48,8 +57,17 @@ class CasesSource:
         return len(self.cases)
 
     def __getitem__(self, index: int) -> Record:
-        """The file of one case, and its labels."""
-        return {"content": self._path(index).read_bytes(), "label": self.labels[index]}
+        """The file or the record of one case, and its labels."""
+        if self._kept is None:
+            return {"content": self._path(index).read_bytes(), "label": self.labels[index]}
+        records, places = self._kept
+        found = records[places[index]]
+        if found.get("image") != self.cases[index].image:
+            raise DamagedDataError(
+                f"record {places[index]} is {found.get('image')!r}, but {self.cases[index].image!r} in the "
+                "manifest; write the records again"
+            )
+        return {**found, "label": self.labels[index]}
 
     def describe(self, index: int) -> str:
         """The path of the image."""
@@ -64,7 +82,8 @@ class CasesSource:
         """
         patients = [f"{case.site}/{case.patient_id}" for case in self.cases]
         rows = splits.draw_patients(self.labels[:, 0] > 0.5, patients, fraction, seed)
-        return CasesSource([self.cases[row] for row in rows], self._root, self._outputs)
+        kept = self._kept and (self._kept[0], [self._kept[1][row] for row in rows])
+        return CasesSource([self.cases[row] for row in rows], self._root, self._outputs, kept)
 
     def fingerprint(self) -> str:
         """Digest of the paths and labels."""
@@ -93,7 +112,8 @@ def create_source(kind: str, path: str, split: str, outputs: Sequence[str], salt
     if not chosen:
         known = ", ".join(sorted({case.split for case in cases}))
         raise UserError(f"{path}: no case has the split {split!r}; there are {known}")
-    return CasesSource(chosen, root, outputs)
+    kept = (open_records(root, split, chosen), range(len(chosen))) if kind == "records" else None
+    return CasesSource(chosen, root, outputs, kept)
 
 
 def read_cases(kind: str, path: str, salt: str = "") -> tuple[list[Case], epath.Path]:
@@ -102,12 +122,14 @@ def read_cases(kind: str, path: str, salt: str = "") -> tuple[list[Case], epath.
     match kind:
         case "manifest":
             cases, root = read_manifest(path), root.parent
+        case "records":
+            cases = read_manifest(root / MANIFEST, check_files=False)
         case "cxr14":
             cases = _cxr14(root, salt)
         case "tb":
             cases, root = _tuberculosis(root)
         case _:
-            raise UserError(f"config.data.source: {kind!r}: choose manifest, cxr14 or tb")
+            raise UserError(f"config.data.source: {kind!r}: choose manifest, records, cxr14 or tb")
     return (cases if all(case.split for case in cases) else splits.assign(cases, salt=salt)), root
 
 

@@ -78,6 +78,31 @@ def assign(cases: Iterable[Case], fractions: Mapping[str, float] = FRACTIONS, sa
     return [dataclasses.replace(case, split=split_of(case.site, case.patient_id)) for case in cases]
 
 
+def across(trained: Iterable[Case], tested: Iterable[Case], tune: float = 0.1, salt: str = "") -> list[Case]:
+    """Cases of one hospital to train and tune on, and those of another to test on.
+
+    Args:
+      trained: of the one, each with its site.
+      tested: of the other; all of them are tested on.
+      tune: share of the patients of the one to choose thresholds on.
+      salt: another one gives another share.
+
+    Raises:
+      UserError: a site is blank, or both have it: patients could not be told apart; as `assign`.
+
+    """
+    own = assign(trained, {"train": 1 - tune, "tune": tune}, salt)
+    others = [dataclasses.replace(case, split="test") for case in tested]
+    sites = {case.site for case in own}, {case.site for case in others}
+    shared = sites[0] & sites[1]
+    if shared or "" in sites[0] | sites[1]:
+        raise UserError(
+            f"site: {sorted(shared or {''})[0]!r} on both sides or blank; every manifest needs the name of "
+            "its own hospital there, as numbers of patients repeat"
+        )
+    return own + others
+
+
 def draw_patients(
     labels: Bool[np.ndarray, " images"], patients: Sequence[str], fraction: float, seed: int
 ) -> Int[np.ndarray, " chosen"]:

@@ -34,6 +34,7 @@ def manifest(
     layout: Positional[Literal["cxr14", "expert", "tb", "chexpert", "vindr"]],
     root: Positional[str],
     salt: str = "",
+    abnormality: str = "",
 ) -> None:
     """Writes manifest_LAYOUT.csv into the folder of a published data set; for `expert` also its readers.
 
@@ -42,6 +43,7 @@ def manifest(
         labelled; tb: Shenzhen or Montgomery; chexpert; vindr: VinDr-CXR as DICOM, majority of its readers.
       root: the folder as it was unpacked.
       salt: of the split by patient, where the data set has none.
+      abnormality: of tb, a table `image, abnormal`: the names of its files tell of tuberculosis alone.
 
     """
     banner()
@@ -49,8 +51,11 @@ def manifest(
     from offsites_jax.projects.chest_xray.cohorts.layouts import read_layout, reader_rows
     from offsites_jax.projects.chest_xray.tables.manifest import write_manifest
     from offsites_jax.projects.chest_xray.tables.rows import write_table
+    from offsites_jax.projects.chest_xray.tables.tuberculosis import with_abnormality
 
     cases = read_layout(layout, root, salt)
+    if abnormality:
+        cases = with_abnormality(cases, abnormality)
     write_manifest(f"{root}/manifest_{layout}.csv", cases)
     if layout == "expert":
         write_table(f"{root}/readers_expert.csv", ("image", "reader_id", "label"), reader_rows(root))
@@ -97,4 +102,43 @@ def convert(
     if errors:
         write_table(epath.Path(output) / "failed.csv", ("image", "message"), failures(errors))
     print(f"{output}: {len(found) - len(errors)} of {len(found)} files taken in")
+    check_all_read(errors, len(found))
+
+
+def records(
+    manifest: Positional[str],
+    output: str,
+    size: int = 600,
+    per_file: int = 2000,
+    crop_borders: bool = False,
+    allow: tuple[Literal["processing", "secondary"], ...] = (),
+) -> None:
+    """Writes the images of a manifest as ArrayRecord files at the size of the network: `data.source=records`.
+
+    The manifest goes with them as it is: take in an archive with `convert` first, where nobody is to be
+    known. Files that cannot be read are left out and listed in failed.csv, and the command ends with code 3.
+
+    Args:
+      manifest: with a split for every image.
+      output: folder to write.
+      size: side of the squares, in pixels; `data.image_size` of the experiment.
+      per_file: records in a file, at most.
+      crop_borders: cut off rows and columns of one value at the edges first.
+      allow: DICOM objects to accept beside CR and DX for presentation.
+
+    """
+    banner()
+
+    from offsites_jax.projects.chest_xray.intake.conversion import failures
+    from offsites_jax.projects.chest_xray.intake.inputs import find_inputs
+    from offsites_jax.projects.chest_xray.intake.records import write_records
+    from offsites_jax.projects.chest_xray.tables.rows import write_table
+
+    if size < 32 or per_file < 1:
+        raise UserError(f"--size {size}, --per-file {per_file}: use at least 32 pixels and 1 record")
+    found = find_inputs((manifest,))
+    errors = write_records(found, output, size, per_file, crop_borders=crop_borders, allow=allow)
+    if errors:
+        write_table(epath.Path(output) / "failed.csv", ("image", "message"), failures(errors))
+    print(f"{output}: {len(found) - len(errors)} records of {size} x {size} pixels")
     check_all_read(errors, len(found))

@@ -167,6 +167,7 @@ def explain(
     target: str = "",
     level: float = 0.5,
     threshold: float = 0.5,
+    layer: str = "",
     step: str = "best",
     params: Literal["ema", "raw"] = "ema",
 ) -> None:
@@ -182,6 +183,7 @@ def explain(
       target: the output to explain; the first unless told.
       level: share of the map's maximum at which the outline runs.
       threshold: images that score less get no outline.
+      layer: part of the network to explain by Grad-CAM; the class-activation map of the last one unless told.
       step: latest, best or a number.
       params: averaged parameters where kept, or raw ones.
 
@@ -198,7 +200,7 @@ def explain(
     model = scoring.open_models((workdir,), step_of(step), params)[0]
     rows: list[dict[str, Any]] = []
     errors: dict[str, str] = {}
-    for one in explanations.explain(model, found, target, level, threshold):
+    for one in explanations.explain(model, found, target, level, threshold, layer):
         if one.error:
             errors[one.image] = one.error
         else:

@@ -23,6 +23,7 @@ def evaluate(
     tuning_split: str = "",
     test_split: str = "test",
     thresholds: str = "",
+    label_column: str = "label",
     root: str = "",
     title: str = "Evaluation",
     against: tuple[str, ...] = (),
@@ -45,6 +46,7 @@ def evaluate(
         validation unless told.
       test_split: of the cases to evaluate; without a column `split`, all cases are.
       thresholds: operating points, as `offsites chest_xray thresholds` writes them.
+      label_column: of the labels, what to tell apart, such as a disease.
       root: folder of the images, for a gallery of right and wrong ones; none unless told.
       title: of the page.
       against: predictions.csv of other models for the same images, or names of columns of --scores that hold
@@ -63,7 +65,7 @@ def evaluate(
     from offsites_jax.projects.chest_xray.worklist.arrivals import Traffic
 
     predictions = read_rows(scores)
-    truth = read_rows(labels) if labels else predictions
+    truth = _labelled_by(label_column, read_rows(labels) if labels else predictions)
     parts = _parts(truth, tuning_split, test_split)
     test = join(predictions, parts["test"])
     tuning = join(predictions, parts["tuning"]) if parts["tuning"] else None
@@ -142,6 +144,17 @@ def _parts(truth: Any, tuning_split: str, test_split: str) -> dict[str, list[Any
         )
     own = tuning_split.lower() or next((name for name in TUNING if name in by), "")
     return {"test": by[test_split.lower()], "tuning": by.get(own, [])}
+
+
+def _labelled_by(column: str, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows whose label is in another column."""
+    from offsites_jax.projects.chest_xray.tables.scored import column_name
+
+    if column == "label":
+        return rows
+    own = column_name(rows, column)
+    others = [name for name in rows[0] if name.strip().lower() != "label"]
+    return [{name: row[name] for name in others} | {"label": row[own]} for row in rows]
 
 
 def _scored_by(name: str, predictions: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:

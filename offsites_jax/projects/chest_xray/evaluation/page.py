@@ -239,8 +239,8 @@ def _calibration(found: Evaluation, pictures: Mapping[str, bytes]) -> list[Part]
 def _worklists(found: Evaluation, pictures: Mapping[str, bytes]) -> list[Part]:
     text = (
         f"{found.options.repeats:,} simulated lists of {found.options.batch} cases, at the prevalence "
-        "of the test cases; cases take equally long to read, so turnaround is position in the list. "
-        "Reading flagged cases first makes the missed ones wait: see the last columns."
+        "of the test cases; cases take equally long to read, so the turnaround of an abnormal case is its "
+        "position in the list. Reading flagged cases first makes the missed ones wait: see the last columns."
     )
     parts: list[Part] = [Paragraph(text), _table(worklist_rows(found))]
     for name in found.worklists:
@@ -331,7 +331,8 @@ def _narrow(row: Mapping[str, Any]) -> dict[str, Any]:
         name = key.removesuffix(" low")
         if name != key and f"{name} high" in row:
             high = row[f"{name} high"]
-            found[name] = "" if value is None else f"{cell_text(value)}{SPACE}to{SPACE}{cell_text(high)}"
+            title = f"{name}, interval" if name in row else name
+            found[title] = "" if value is None else f"{cell_text(value)}{SPACE}to{SPACE}{cell_text(high)}"
         elif not (key.endswith(" high") and f"{key.removesuffix(' high')} low" in row):
             found[key.replace("_", " ")] = value.replace("_", " ") if key in NAMES else value
     return found

@@ -244,11 +244,11 @@ def worklist_rows(found: Evaluation) -> TableRows:
                 {
                     "point": point,
                     "order": name,
-                    "mean abnormal position": float(order.positions.mean()),
+                    "mean position": float(order.positions.mean()),
                     "closed form": closed.get(name),
                     "saved": order.reduction,
                     **_ends("saved", order.band),
-                    "most any order saves": simulated.expected.bound,
+                    "most to save": simulated.expected.bound,
                     "last missed, mean": order.missed,
                     "last missed, most": order.missed_most,
                 }

@@ -31,7 +31,7 @@ _ACCEPTED = {
 }
 _MODALITIES = {"": ("CR", "DX"), "processing": ("CR", "DX"), "secondary": ("CR", "DX", "OT", "SC")}
 _FRONTAL = ("PA", "AP")
-_LATERAL = ("LL", "RL", "LATERAL", "LLD", "RLD", "LAT")
+_LATERAL = ("LL", "RL", "LLD", "RLD", "LAT")
 
 
 def read(path: str | os.PathLike[str], *, allow: Collection[str] = ()) -> Radiograph:
@@ -198,7 +198,7 @@ def _check_windows(header: "Dataset") -> None:
 
 def _view_warnings(header: "Dataset") -> Iterator[str]:
     view = str(header.get("ViewPosition") or "").upper()
-    if view in _LATERAL:
+    if view in _LATERAL or "LATERAL" in view:
         raise DamagedDataError(f"ViewPosition is {view}: frontal views (PA, AP) are read")
     if not view:
         yield "ViewPosition is not stated: taken as frontal"

@@ -7,6 +7,8 @@ from PIL import Image
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.projects.chest_xray.cohorts import layouts, sources
 from offsites_jax.projects.chest_xray.data import DataConfig, create_pipeline, example
+from offsites_jax.projects.chest_xray.intake.inputs import find_inputs
+from offsites_jax.projects.chest_xray.intake.records import write_records
 from offsites_jax.projects.chest_xray.tables.case import FINDINGS
 from offsites_jax.train.config import resolve
 
@@ -51,6 +53,46 @@ def test_a_split_holds_its_cases_with_a_label_for_each_output(manifest):
     np.testing.assert_allclose(found["image"] / 65535, expected, atol=1.1 / 65535)
     assert found["image"].dtype == np.uint16
     np.testing.assert_array_equal(found["label"], [0, 0])
+
+
+def test_records_are_what_the_files_are(manifest, tmp_path):
+    path, folder = manifest(), tmp_path / "records"
+    assert write_records(find_inputs((path,)), folder, 40, per_file=2) == {}
+    names = sorted(file.name for file in folder.glob("train-*"))
+    assert names == ["train-00000-of-00002.array_record", "train-00001-of-00002.array_record"]
+    config, outputs = DataConfig(image_size=40), ("abnormal", "Effusion")
+    for split in ("train", "tune", "test"):
+        files = sources.create_source("manifest", path, split, outputs)
+        found = sources.create_source("records", str(folder), split, outputs)
+        np.testing.assert_array_equal(found.labels, files.labels)
+        for index in range(len(files)):
+            for seed in (None, 3):
+                views = [
+                    example(source[index], seed and np.random.default_rng(seed), config=config)["image"]
+                    for source in (files, found)
+                ]
+                np.testing.assert_allclose(views[0].astype(int), views[1], atol=4 if seed else 0)
+    whole = sources.create_source("records", str(folder), "train", ("Effusion",))
+    whole.cases = tuple(reversed(whole.cases))
+    with pytest.raises(DamagedDataError, match=r"record 0 is 'a\.png', but 'd\.png' in the manifest"):
+        whole[0]
+    with pytest.raises(UserError, match="holds records already"):
+        write_records(find_inputs((path,)), folder, 40, per_file=2)
+
+
+def test_what_cannot_be_read_is_left_out_of_the_records_and_said(manifest, tmp_path):
+    path, folder = manifest(), tmp_path / "records"
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    errors = write_records(find_inputs((path,)), folder, 32, per_file=10)
+    assert list(errors) == ["b.png"]
+    source = sources.create_source("records", str(folder), "train", ("abnormal", "Effusion"))
+    assert [case.image for case in source.cases] == ["a.png", "c.png", "d.png"]
+    assert source[1]["image"] == "c.png"
+    (folder / "train-00000-of-00001.array_record").unlink()
+    with pytest.raises(UserError, match="train"):
+        sources.create_source("records", str(folder), "train", ("abnormal",))
+    with pytest.raises(UserError, match=r"a\.png: has the split ''"):
+        write_records(find_inputs((manifest([("a.png", "1", "", "1", "1")]),)), tmp_path / "other", 32, 10)
 
 
 @pytest.mark.parametrize(("policy", "value"), [("ignore", np.nan), ("negative", 0.0), ("positive", 1.0)])

@@ -12,11 +12,13 @@ from sklearn.metrics import roc_auc_score
 from offsites_jax.cli.main import main
 from offsites_jax.errors import DamagedDataError
 from offsites_jax.export.load import load
+from offsites_jax.projects.chest_xray.data import create_pipeline
 from offsites_jax.projects.chest_xray.inference import scoring
 from offsites_jax.projects.chest_xray.synthetic import archive as synthetic
 from offsites_jax.projects.chest_xray.tables.case import Case
 from offsites_jax.train.config import resolve
 from offsites_jax.train.loop import train
+from offsites_jax.train.media import encode_table
 from offsites_jax.train.writers import read_metrics
 
 SIZE = 32
@@ -61,7 +63,7 @@ def settings(data, **train_settings):
             "name": "efficientnet_b0",
             "overrides": {
                 "blocks": ["r1_k3_s1_e1_i8_o8", "r1_k3_s2_e2_i8_o8"], "head_width": 8,
-                "stochastic_depth_rate": 0.0, "dropout_rate": 0.0, "norm": {"momentum": 0.5},
+                "stochastic_depth_rate": 0.0, "dropout_rate": 0.0, "norm": {"momentum": 0.5}, "remat": True,
             },
         },
         "data": {"path": str(data / "manifest.csv"), "image_size": SIZE,
@@ -177,6 +179,16 @@ def test_maps_are_pictures_and_add_up_to_the_scores(run, data, predicted, tmp_pa
         assert float(row["share_outlined"]) == 0 or float(row["score"]) >= 0.5
 
 
+def test_other_layers_are_explained_by_their_gradients(run, data, predicted, tmp_path, capfd):
+    command = ("explain", data / "manifest.csv", "--split", "test", "--workdir", run[0], "--output", tmp_path)
+    assert offsites(*command, "--layer", "no such") == 2
+    known = capfd.readouterr().err.split("there are ")[1].split(", ")
+    assert offsites(*command, "--layer", known[-1].strip()) == 0
+    scores = {row["image"]: float(row["logit"]) for row in table(predicted)}
+    for row in table(tmp_path / "cam.csv"):
+        assert float(row["logit"]) == pytest.approx(scores[row["image"]], abs=1e-4)
+
+
 def test_from_thresholds_to_report_and_work_list(run, data, predicted, tmp_path, capfd):
     workdir, points = run[0], tmp_path / "points.json"
     assert offsites("thresholds", "--workdir", workdir, "--output", points) == 0
@@ -202,6 +214,35 @@ def test_from_thresholds_to_report_and_work_list(run, data, predicted, tmp_path,
     worklist = tmp_path / "worklist.csv"
     assert offsites("prioritize", "--scores", predicted, "--thresholds", points, "--output", worklist) == 0
     assert [int(row["position"]) for row in table(worklist)] == list(range(1, 49))
+
+
+def test_models_and_diseases_are_told_by_columns(predicted, data, tmp_path, capfd):
+    rows = table(data / "manifest.csv")
+    for number, row in enumerate(rows):
+        row["spot"], row["other"] = row.pop("label"), str(int(number % 4 == 1))
+    (tmp_path / "labels.csv").write_bytes(encode_table(rows).content)
+    scores = [row | {"second": str(1 - float(row["score"]))} for row in table(predicted)]
+    (tmp_path / "scores.csv").write_bytes(encode_table(scores).content)
+    command = ("evaluate", "--scores", tmp_path / "scores.csv", "--labels", tmp_path / "labels.csv",
+               "--output", tmp_path / "r", "--label-column", "Spot", "--disease", "other",
+               "--arrivals-per-hour", "9", "--prevalences", "0.1", "--draws", "20",
+               "--repeats", "20")  # fmt: skip
+    assert offsites(*command, "--against", "second", predicted) == 0
+    truth = {row["image"]: row["spot"] == "1" for row in rows if row["split"] == "test"}
+    used = [row for row in scores if row["image"] in truth]
+    area = roc_auc_score([truth[row["image"]] for row in used], [float(row["score"]) for row in used])
+    turned, same = table(tmp_path / "r" / "comparison.csv")
+    assert float(turned["area of the other"]) == pytest.approx(1 - area)
+    assert (float(same["difference"]), float(same["p (DeLong)"])) == (0.0, 1.0)
+    assert {row["told apart by"] for row in table(tmp_path / "r" / "disease_areas.csv")} == {
+        "abnormality", "other",
+    }  # fmt: skip
+    (values,) = {row["prevalence"] for row in table(tmp_path / "r" / "predictive_values.csv")}
+    assert float(values) == 0.1
+    assert len(table(tmp_path / "r" / "arrivals.csv")) == 3
+    capfd.readouterr()
+    assert offsites(*command, "--against", "third") == 2
+    assert "'third' is neither a file nor a column" in capfd.readouterr().err
 
 
 def test_one_table_of_scores_without_splits_is_evaluated_at_a_fixed_threshold(tmp_path, capfd):
@@ -238,6 +279,19 @@ def experiment_file(folder, raw):
     text = f"import ml_collections\n\n\ndef get_config():\n    return ml_collections.ConfigDict({raw!r})\n"
     (folder / "other.py").write_text(text)
     return folder / "other.py"
+
+
+def test_records_train_as_the_files_do(run, data, tmp_path, capfd):
+    kept = tmp_path / "kept"
+    assert offsites("records", data / "manifest.csv", "--output", kept, "--size", SIZE, "--per-file", 10) == 0
+    assert "48 records of 32 x 32 pixels" in capfd.readouterr().out
+    raw = settings(data)
+    raw["data"] |= {"source": "records", "path": str(kept)}
+    pipelines = [create_pipeline(resolve(one), "train", train=False) for one in (settings(data), raw)]
+    for index in range(24):
+        files, records = (pipeline.transform(pipeline.source[index]) for pipeline in pipelines)
+        np.testing.assert_array_equal(files["image"], records["image"])
+        np.testing.assert_array_equal(files["label"], records["label"])
 
 
 def test_probes_compare_starts(run, data, tmp_path):

@@ -91,3 +91,27 @@ def test_split_then_audit(tmp_path, capsys):
     assert f"bytes: {first}" in capsys.readouterr().out
     assert second
     splits.audit(str(tmp_path / "split.csv"), pictures=False)
+
+
+def test_one_hospital_trains_and_another_tests(tmp_path, capsys):
+    for site, count in (("east", 30), ("west", 5)):
+        (tmp_path / site).mkdir()
+        lines = [
+            "image,patient_id,split,site,Tuberculosis",
+            *(f"i/{n}.png,{n},x,{site},1" for n in range(count)),
+        ]
+        (tmp_path / site / "m.csv").write_text("\n".join(lines) + "\n")
+    output, files = tmp_path / "cross.csv", [str(tmp_path / site / "m.csv") for site in ("east", "west")]
+    splits.cross(*files, str(output), tune=0.3)
+    cases = read_manifest(output, check_files=False)
+    assert {case.image for case in cases} == {
+        *(f"east/i/{n}.png" for n in range(30)), *(f"west/i/{n}.png" for n in range(5)),
+    }  # fmt: skip
+    assert {case.split for case in cases if case.site == "west"} == {"test"}
+    assert {case.split for case in cases if case.site == "east"} == {"train", "tune"}
+    assert cases[0].extra == {"Tuberculosis": "1"}
+    assert "test: 5 patients, 5 images" in capsys.readouterr().out
+    with pytest.raises(UserError, match="'east' on both sides"):
+        splits.cross(files[0], files[0], str(output))
+    with pytest.raises(UserError, match="not in a folder above"):
+        splits.cross(*files, str(tmp_path / "east" / "cross.csv"))

@@ -181,6 +181,11 @@ def test_files_hold_the_same_figures(found, tmp_path, monkeypatch):
     assert len(list(page.iter("img"))) == len(shown)
     titles = [heading.text for heading in page.iter("h2")]
     assert {"Readers", "Abnormality and disease", "Work list"} <= set(titles)
+    cells = {cell.text for cell in page.iter("td")}
+    reader, saved = found.readers[0].confusion.sensitivity, found.worklists["high_sensitivity"].orders
+    low, high = reader.exact
+    assert {f"{reader.value:.4f}", f"{low:.4f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high:.4f}"} <= cells
+    assert f"{saved['flagged_first'].reduction:.4f}" in cells
     report = json.loads(files["report.json"].read_text())
     assert report["auc"]["value"] == found.auc.value
     assert report["bootstrap"]["seed"] == 0

@@ -145,6 +145,7 @@ def test_signed_values_and_compressed_ones(save):
         ({"PhotometricInterpretation": "RGB"}, "PhotometricInterpretation is RGB"),
         ({"ViewPosition": "LL"}, "ViewPosition is LL: frontal"),
         ({"ViewPosition": "LATERAL"}, "ViewPosition is LATERAL"),
+        ({"ViewPosition": "Large Lateral"}, "ViewPosition is LARGE LATERAL"),
         ({"WindowCenter": 5, "WindowWidth": 0}, "WindowWidth is 0"),
         ({"WindowCenter": 5, "WindowWidth": 0.5}, "WindowWidth is 0.5"),
         ({"WindowWidth": 50}, "tag WindowCenter is missing"),
