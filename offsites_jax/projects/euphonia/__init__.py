@@ -1,0 +1,1 @@
+"""Personal speech recognition for people with disordered speech: one recogniser for each speaker."""

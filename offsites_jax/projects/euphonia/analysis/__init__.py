@@ -1,0 +1,1 @@
+"""Who is served how well: error rates by speaker and group, effects, human listeners, one report."""

@@ -1,0 +1,223 @@
+"""Many speakers personalised at once: each owns the lower encoder layers, all share the rest.
+
+Parameters are `shared`, the base model without those layers, and `personal`, the layers with a leading axis
+of speakers. A row of the batch is a speaker with some utterances; its random keys follow from its name, its
+gradient from its own loss alone. So what becomes of a speaker does not depend on who else is there, in which
+order, or on which mesh.
+
+A speaker stops after `patience` evaluations without a better loss on its own `dev` part; its best layers so
+far are kept as their difference from the base, in bfloat16, beside the scores that say so.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from offsites_jax.parallel.mesh import BATCH_AXES
+from offsites_jax.projects.euphonia.cohort_data import cohort_speakers
+from offsites_jax.projects.euphonia.data import DataConfig
+from offsites_jax.projects.euphonia.model import Transducer
+from offsites_jax.projects.euphonia.prepared import INDEX, read_prepared
+from offsites_jax.projects.euphonia.task import NORMALIZATION, TaskConfig, Transcribe
+from offsites_jax.train.config import Experiment
+from offsites_jax.train.contract import Batch, Loss, Mean, Objective, Tree, Variables
+
+SHARED, PERSONAL = "shared", "personal"
+COHORT = "cohort"  # model state: who is active, best scores, best layers
+DEV = "dev"  # evaluator whose losses members stop by
+
+
+@dataclasses.dataclass(frozen=True)
+class Cohort(Transcribe):
+    """Speakers side by side; `speakers` are their names, in the order of the rows, without the padding."""
+
+    speakers: tuple[str, ...] = ()
+
+    parameter_groups = {"main": f"^{PERSONAL}/"}  # noqa: RUF012
+
+    def init(self, rng: PRNGKeyArray, batch: Batch) -> Variables:
+        """Fresh variables: one base, and its lower layers once for each member."""
+        variables = super().init(rng, batch)
+        shared, personal = split_layers(variables["params"], self.config.personal_layers)
+        members = self.config.members
+        stacked = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], members, 0), personal)
+        # The base's own layers stay beside, so that what a member learnt can be told from it.
+        return {
+            "params": {SHARED: shared, PERSONAL: stacked, "base": personal},
+            **{name: value for name, value in variables.items() if name != "params"},
+            COHORT: {
+                "active": jnp.arange(members) < len(self.speakers),
+                "best": jnp.full(members, jnp.inf, jnp.float32),
+                "waits": jnp.zeros(members, jnp.int32),
+                "skipped": jnp.zeros(members, jnp.int32),
+                "delta": jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.bfloat16), stacked),
+            },
+        }
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """One: the losses of all members, side by side."""
+        return (Objective("personalize", self.loss),)
+
+    def loss(
+        self, params: Tree, model_state: Tree, batch: Batch, rng: PRNGKeyArray, step: Int[Array, ""]
+    ) -> Loss:
+        """Sum over members of each one's mean loss: the gradient of one does not know the others."""
+        cohort = model_state[COHORT]
+        active = cohort["active"] & (batch["real"].sum(1) > 0)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(rng, batch["speaker_key"])
+
+        def one(common: Tree, member: tuple[Tree, Batch, PRNGKeyArray]) -> Array:
+            own, rows, key = member
+            return self.member_loss(join_layers(common[SHARED], sheltered(own)), common, rows, key)
+
+        utterances = {name: batch[name] for name in (*self.inputs, *self.scored)}
+        common = {SHARED: params[SHARED], NORMALIZATION: model_state[NORMALIZATION]}
+        values = each_member(one, common, (params[PERSONAL], utterances, keys), self.config.at_a_time)
+        good = active & jnp.isfinite(values)
+        total = jnp.where(good, values, 0.0).sum()
+        skipped = cohort["skipped"] + (active & ~good)
+        return Loss(
+            {"nll": Mean(total, jnp.ones(()))},
+            {**model_state, COHORT: {**cohort, "skipped": skipped}},
+            {"member_nll": Mean.of(jnp.where(good, values, 0.0), good), "active": Mean.of(active)},
+        )
+
+    def member_loss(
+        self, params: Tree, model_state: Tree, batch: Batch, key: PRNGKeyArray
+    ) -> Float[Array, ""]:
+        """Mean loss of one member's utterances, as that of a model alone."""
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(batch["real"])))
+        terms = self.losses(params, model_state, batch, keys).values()
+        return sum((weight * Mean.of(losses, batch["real"]).value for losses, weight in terms), jnp.zeros(()))
+
+    def predict(self, variables: Variables, batch: Batch) -> dict[str, Array]:
+        """Summed loss of each member's utterances, and how many labels and utterances they have."""
+
+        def one(common: Tree, member: tuple[Tree, Batch]) -> Array:
+            own, rows = member
+            features, counts = self.rows(rows, common)
+            params = join_layers(common[SHARED], own)
+            labels = rows["labels"], rows["label_count"]
+            found: Any = self.model.apply({"params": params}, features, counts, *labels)
+            return jnp.where(rows["real"] > 0, found["nll"], 0.0).sum()
+
+        utterances = {name: batch[name] for name in (*self.inputs, *self.scored)}
+        common = {SHARED: variables["params"][SHARED], NORMALIZATION: variables[NORMALIZATION]}
+        members = (variables["params"][PERSONAL], utterances)
+        return {
+            "nll": each_member(one, common, members, self.config.at_a_time),
+            "utterances": batch["real"].sum(1),
+        }
+
+    def heed(self, state: Tree, scores: Mapping[str, Float[Array, ""]]) -> Tree:
+        """Keeps the layers of members whose dev loss fell, and stops those that have waited long enough."""
+        if not any(name.startswith(f"{DEV}/nll/") for name in scores):
+            return state
+        cohort, params = state.model_state[COHORT], state.params
+        blank = [jnp.float32(jnp.nan)] * (self.config.members - len(self.speakers))
+        dev = jnp.stack([*(scores[f"{DEV}/nll/{name}"] for name in self.speakers), *blank])
+        better = cohort["active"] & (dev < cohort["best"])
+        waits = jnp.where(better, 0, cohort["waits"] + cohort["active"])
+
+        def kept(delta: Array, own: Array, base: Array) -> Array:
+            return jnp.where(_as_rows(better, delta), (own - base).astype(delta.dtype), delta)
+
+        cohort = {
+            **cohort,
+            "active": cohort["active"] & (waits < self.config.patience),
+            "best": jnp.where(better, dev, cohort["best"]),
+            "waits": waits,
+            "delta": jax.tree.map(kept, cohort["delta"], params[PERSONAL], params["base"]),
+        }
+        return state.replace(model_state={**state.model_state, COHORT: cohort})
+
+    def batch_spec(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """As one model's, with an axis of utterances; which of them are real, and the member's key."""
+        number = self.config.utterances
+        spec = {
+            name: jax.ShapeDtypeStruct((batch_size, number, *entry.shape[1:]), entry.dtype)
+            for name, entry in super().batch_spec(batch_size).items()
+        }
+        spec["real"] = jax.ShapeDtypeStruct((batch_size, number), jnp.float32)
+        spec["speaker_key"] = jax.ShapeDtypeStruct((batch_size,), jnp.uint32)
+        return spec
+
+
+def each_member(
+    function: Callable[[Tree, Any], Array], common: Tree, members: Any, at_a_time: int
+) -> Float[Array, " members"]:
+    """`function(common, member)` of every member, each on the devices that hold it.
+
+    With `at_a_time`, a device takes so many of its members at once, and keeps nothing of a member for its
+    gradient but what it started from.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
+
+    def on_one_device(common: Tree, members: Any) -> Array:
+        if not at_a_time:
+            return jax.vmap(function, (None, 0))(common, members)
+        again = jax.checkpoint(lambda member: function(common, member))
+        return jax.lax.map(again, members, batch_size=at_a_time)
+
+    if not axes:
+        return on_one_device(common, members)
+    split, whole = PartitionSpec(axes), PartitionSpec()
+    mapped = jax.shard_map(on_one_device, in_specs=(whole, split), out_specs=split, axis_names=set(axes))
+    return mapped(common, members)
+
+
+def split_layers(params: Tree, count: int) -> tuple[Tree, Tree]:
+    """Parameters without the lowest encoder layers, and those layers."""
+    encoder = params["encoder"]
+    names = {f"layers_{index}" for index in range(count)}
+    shared = {**params, "encoder": {name: leaf for name, leaf in encoder.items() if name not in names}}
+    return shared, {name: leaf for name, leaf in encoder.items() if name in names}
+
+
+def join_layers(shared: Tree, layers: Tree) -> Tree:
+    """The parameters of one model, of its two parts."""
+    return {**shared, "encoder": {**shared["encoder"], **layers}}
+
+
+@jax.custom_vjp
+def sheltered(params: Tree) -> Tree:
+    """The same parameters; a gradient that is not finite anywhere becomes none at all."""
+    return params
+
+
+def _forward(params: Tree) -> tuple[Tree, None]:
+    return params, None
+
+
+def _backward(_: None, gradient: Tree) -> tuple[Tree]:
+    finite = functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradient)])
+    return (jax.tree.map(lambda g: jnp.where(finite, g, 0), gradient),)
+
+
+sheltered.defvjp(_forward, _backward)
+
+
+def _as_rows(flags: Bool[Array, " members"], like: Array) -> Array:
+    return flags.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def create_cohort(model: Transducer, config: TaskConfig, data: DataConfig) -> Cohort:
+    """The task for the speakers of a corpus; without the corpus, as for a plan, all members are real."""
+    there = bool(data.path) and (epath.Path(data.path) / INDEX).exists()
+    prepared = read_prepared(data.path) if there else None
+    names = cohort_speakers(data, prepared, config.members)
+    return Cohort(model, config, data, names or tuple(map(str, range(config.members))))
+
+
+def cohort_names(experiment: Experiment) -> tuple[str, ...]:
+    """Speakers of a cohort's experiment, in the order of their rows."""
+    return create_cohort(Transducer(experiment.model), experiment.task, experiment.data).speakers
