@@ -19,4 +19,4 @@ from offsites_jax.projects.euphonia import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
-    return ml_collections.ConfigDict(recipes.small("workdirs/speech/base", vocabulary=32, steps=900))
+    return ml_collections.ConfigDict(recipes.small("workdirs/speech/base", vocabulary=64, steps=900))

@@ -6,7 +6,8 @@ Data: the 200 pictures of 25 x 25 pixels that ship with scikit-image (a part of 
 faces to train on, 30 faces and 100 others to test on.
 
 Machine: a laptop, a minute or two on 2 cores.
-Expect: not measured yet; faces are easily told from patches of background, so a high figure says little.
+Expect: not measured yet; nothing has to be downloaded. Faces are easily told from patches of background, so a
+high figure says little.
 """
 
 import ml_collections

@@ -1,6 +1,7 @@
 """The commands of the project: `offsites euphonia NAME`."""
 
 from offsites_jax.projects.euphonia.collect.commands import collect, export, prompts
+from offsites_jax.projects.euphonia.commands.analysis import analyze
 from offsites_jax.projects.euphonia.commands.corpus import prepare, read_corpus, split, synthesize
 from offsites_jax.projects.euphonia.commands.personalize import personalize
 
@@ -12,5 +13,6 @@ JOBS = {
     "split": split,
     "prepare": prepare,
     "personalize": personalize,
+    "analyze": analyze,
     "synthesize": synthesize,
 }

@@ -13,7 +13,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -34,6 +34,7 @@ RECORDS, INDEX, FEATURES = "utterances.array_record", "index.json", "features.js
 GRAPHEMES, PIECES = "graphemes.json", "pieces.model"
 
 Names = Mapping[str, str]
+PieceKind = Literal["unigram", "bpe"]
 
 
 class Entry(NamedTuple):
@@ -206,13 +207,13 @@ def read_tokenizer(folder: epath.PathLike) -> Tokenizer:
 
 
 def tokenizer_for(
-    *, like: str = "", pieces: int = 0, characters: bool = False
+    *, like: str = "", pieces: int = 0, kind: PieceKind = "unigram", characters: bool = False
 ) -> Tokenizer | Callable[[Sequence[str]], Tokenizer]:
     """What `prepare` takes: the tokenizer of a corpus, a way to train one, or that of English characters."""
     if like:
         return read_tokenizer(like)
     if pieces:
-        return functools.partial(train_pieces, size=pieces)
+        return functools.partial(train_pieces, size=pieces, kind=kind)
     return train_graphemes if characters else GraphemeTokenizer()
 
 

@@ -154,7 +154,7 @@ def small(path: str, *, vocabulary: int, steps: int, batch_size: int = 16) -> di
         "project": "euphonia",
         "model": dataclasses.asdict(model),
         "task": {"spec_augment": "none", "ctc_weight": 0.5},
-        "data": {"path": path, "max_seconds": 6.0, "max_labels": 16, "features": SMALL_FEATURES},
+        "data": {"path": path, "max_seconds": 3.0, "max_labels": 16, "features": SMALL_FEATURES},
         "optimizer": {
             "name": "adam",
             "learning_rate": {"name": "cosine", "peak": 2e-3, "warmup_steps": 50},

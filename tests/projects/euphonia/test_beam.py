@@ -16,12 +16,12 @@ from offsites_jax.projects.euphonia.decoding.beam import (
     ranking,
     start_beam,
 )
-from offsites_jax.projects.euphonia.decoding.greedy import greedy, start_greedy
 from offsites_jax.projects.euphonia.model import ModelConfig, Transducer
 
-TINY = Transducer(ModelConfig(features=5, cells=9, projection=6, embedding=4, joint=7, vocabulary=4, layers=4))
-FRAMES, PER_FRAME, MOST = 3, 2, 6
-WIDE = 256  # more than 3 + 9 + 27 + ... texts that come up at once
+TINY = Transducer(
+    ModelConfig(features=5, cells=9, projection=6, embedding=4, joint=7, vocabulary=4, layers=4)
+)
+FRAMES, MOST = 3, 6
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +41,14 @@ def sound():
 def scores(params):
     """Log-probabilities of blank and labels at any frame after any labels, as float64, each made once."""
 
+    predict = jax.jit(
+        lambda last, before: TINY.apply({"params": params}, last, before, method="predict_next")
+    )
+
     @functools.cache
     def text(labels):
         before = None if not labels else text(labels[:-1])[1]
-        last = jnp.asarray(labels[-1:] or (0,), jnp.int32)
-        return TINY.apply({"params": params}, last, before, method="predict_next")
+        return predict(jnp.asarray(labels[-1:] or (0,), jnp.int32), before)
 
     @functools.cache
     def output():
@@ -75,47 +78,90 @@ def enumerate_texts(scores, sound, per_frame):
     return texts
 
 
-def run(params, sound, settings, counts=None, most=MOST, fusion=None):
-    @jax.jit
-    def search(sound, counts):
-        start = start_beam(TINY, params, settings.width, most, fusion)
-        state = beam_search(TINY, params, sound, counts, start, settings, fusion)
-        return state, ranking(state.beam, settings.length_power)
-
-    counts = jnp.full(len(sound), sound.shape[1]) if counts is None else counts
-    return jax.vmap(search)(sound, counts)
+def run(params, pieces, counts, settings, most=MOST, fusion=None):
+    """Searches utterances whose frames come in pieces."""
+    search = jax.jit(jax.vmap(functools.partial(beam_search, TINY, params, settings=settings, fusion=fusion)))
+    state = start_beam(TINY, params, settings.width, most, fusion)
+    state = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(counts)), state)
+    for piece in pieces:
+        state = search(piece, jnp.clip(counts, 0, piece.shape[1]), state)
+        counts = counts - piece.shape[1]
+    return state.beam, jax.vmap(functools.partial(ranking, length_power=settings.length_power))(state.beam)
 
 
 def texts_of(found, row):
     """Labels of each hypothesis with its score, the best first."""
-    state, (places, scores) = found
+    beam, (places, scores) = found
     for place, score in zip(places[row].tolist(), scores[row].tolist(), strict=True):
         if np.isfinite(score):
-            count = int(state.beam.counts[row, place])
-            yield tuple(state.beam.labels[row, place, :count].tolist()), score
+            yield tuple(beam.labels[row, place, : int(beam.counts[row, place])].tolist()), score
+
+
+def in_order(ours):
+    return list(ours) == sorted(ours, key=lambda labels: -ours[labels])
 
 
 def test_a_wide_beam_gives_the_probability_over_all_alignments(params, sound, scores):
-    # With one label a frame all of 1 + 3 + 9 + 27 texts fit, and none is left out on the way.
-    settings = BeamSettings(width=64, labels_per_frame=1)
-    found = run(params, sound, settings)
-    for row in range(2):
-        expected = enumerate_texts(scores, sound[row], 1)
+    # All 1 + 3 + 9 + 27 texts fit, and none is left out on the way. The second utterance is shorter.
+    settings = BeamSettings(width=40, labels_per_frame=1)
+    found = run(params, [sound], jnp.array([3, 2]), settings)
+    for row, count in ((0, 3), (1, 2)):
+        expected = enumerate_texts(scores, sound[row, :count], 1)
         ours = dict(texts_of(found, row))
         assert ours.keys() == expected.keys()
-        assert len(ours) == 40
+        assert len(ours) == sum(3**length for length in range(count + 1))
         for labels, log_prob in ours.items():
             np.testing.assert_allclose(log_prob, np.log(expected[labels]), atol=2e-5)
         assert list(ours) == sorted(expected, key=lambda labels: -expected[labels])
 
 
-def test_so_it_does_with_several_labels_a_frame(params, sound, scores):
-    settings = BeamSettings(width=WIDE, labels_per_frame=PER_FRAME)
-    found = run(params, sound[:, :2], settings)
-    expected = enumerate_texts(scores, sound[0, :2], PER_FRAME)
+def test_so_it_does_with_several_labels_a_frame_piece_by_piece(params, sound, scores):
+    settings = BeamSettings(width=121, labels_per_frame=2)
+    found = run(params, [sound[:1, :1], sound[:1, 1:2]], jnp.array([2]), settings)
+    expected = enumerate_texts(scores, sound[0, :2], 2)
     ours = dict(texts_of(found, 0))
-    assert len(expected) == sum(3**length for length in range(5))
+    assert len(expected) == 121
     assert ours.keys() == expected.keys()
     for labels, log_prob in ours.items():
         np.testing.assert_allclose(log_prob, np.log(expected[labels]), atol=2e-5)
-    np.testing.assert_allclose(np.exp(list(ours.values())).sum(), sum(expected.values()), rtol=1e-5)
+    assert in_order(ours)
+
+
+def test_a_narrow_beam_lists_no_text_twice_and_none_as_too_probable(params, sound, scores):
+    settings = BeamSettings(width=4, labels_per_frame=2, length_power=0.7)
+    found = run(params, [sound], jnp.array([3, 3]), settings, most=3)
+    for row in range(2):
+        expected = enumerate_texts(scores, sound[row], 2)
+        listed = list(texts_of(found, row))
+        ours = dict(listed)
+        assert len(ours) == len(listed) == 4
+        assert in_order(ours)
+        for labels, score in ours.items():
+            assert len(labels) <= 3
+            assert score * max(len(labels), 1) ** 0.7 <= np.log(expected[labels]) + 2e-5
+
+
+def test_a_language_model_has_its_say_at_every_label(params, sound, scores):
+    # It remembers the label before: a pair of labels has a score, in both directions.
+    table = np.random.default_rng(3).normal(size=(4, 4)).astype(np.float32)
+    fusion = Fusion(
+        jnp.zeros((), jnp.int32), lambda before: jnp.asarray(table)[before], lambda _, label: label
+    )
+    settings = BeamSettings(width=40, labels_per_frame=1)
+    found = run(params, [sound], jnp.array([3, 3]), settings, fusion=fusion)
+    for row in range(2):
+        ours = dict(texts_of(found, row))
+        assert len(ours) == 40
+        assert in_order(ours)
+        for labels, probability in enumerate_texts(scores, sound[row], 1).items():
+            bonus = sum(table[pair] for pair in itertools.pairwise((0, *labels)))
+            np.testing.assert_allclose(ours[labels], np.log(probability) + bonus, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"width": 0}, "beam.width: is 0"), ({"length_power": -1.0}, "beam.length_power: is -1.0")],
+)
+def test_impossible_settings_are_named(settings, message):
+    with pytest.raises(UserError, match=message):
+        BeamSettings(**settings)

@@ -1,1 +1,1 @@
-"""The commands of the project, by what they are about."""
+"""The commands of the project, by what they start from."""

@@ -61,6 +61,7 @@ def prepare(
     split: str = "",
     like: str = "",
     pieces: int = 0,
+    kind: Literal["unigram", "bpe"] = "unigram",
     characters: bool = False,
     sample_rate: int = 16_000,
     mels: int = 128,
@@ -79,6 +80,7 @@ def prepare(
       split: split.json of `offsites euphonia split`; drawn anew unless told.
       like: a corpus whose tokenizer and feature statistics to take over, such as that of the base model.
       pieces: train a tokenizer of so many word pieces.
+      kind: of word pieces.
       characters: train one of the characters that occur; 75 of English unless told otherwise.
       sample_rate: to resample to, in Hz.
       mels: channels of the features.
@@ -112,7 +114,7 @@ def prepare(
         base,
         output,
         splits=parts,
-        tokenizer=prepared.tokenizer_for(like=like, pieces=pieces, characters=characters),
+        tokenizer=prepared.tokenizer_for(like=like, pieces=pieces, kind=kind, characters=characters),
         features=prepared.read_features(like) if like else fresh,
         max_seconds=max_seconds,
         notify=print,
@@ -125,7 +127,7 @@ def synthesize(
     typical: int = 1200,
     severities: tuple[float, ...] = (1.0,),
     personal: int = 300,
-    pieces: int = 32,
+    pieces: int = 64,
     seed: int = 0,
 ) -> None:
     """Speaks a corpus of commands by machine and prepares it: `base` and `personal` in the folder.
@@ -158,7 +160,8 @@ def synthesize(
         "base": [utterance for utterance in utterances if utterance.speaker == "typical"],
         "personal": [utterance for utterance in utterances if utterance.speaker != "typical"],
     }
-    features, tokenizer = LogMelConfig(mels=64), prepared.tokenizer_for(pieces=pieces)
+    # So few texts hold too few pieces for a unigram model.
+    features, tokenizer = LogMelConfig(mels=64), prepared.tokenizer_for(pieces=pieces, kind="bpe")
     for name, chosen in groups.items():
         found = prepared.prepare(
             chosen, recordings, folder / name, splits=parts, tokenizer=tokenizer, features=features

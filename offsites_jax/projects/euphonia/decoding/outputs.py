@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -43,7 +43,7 @@ def transcript_of(
     found: Recognised, recogniser: Recogniser, *, utt: str, speaker: str = "", rtf: float = 0.0
 ) -> Transcript:
     """What was recognised, with the times of its words."""
-    words = words_of(found.labels, found.frames, recogniser.tokenizer, recogniser.frame_seconds)
+    words = words_of(found.labels, found.frames, recogniser.spellings, recogniser.frame_seconds)
     captions = captions_of(words, recogniser.decoding.silence)
     return Transcript(utt, speaker, words, captions, found.alternatives, rtf)
 
@@ -62,7 +62,10 @@ def row_of(transcript: Transcript) -> dict[str, Any]:
 
 
 def write_outputs(
-    folder: epath.PathLike, transcripts: Sequence[Transcript], references: Mapping[str, str] | None = None
+    folder: epath.PathLike,
+    transcripts: Sequence[Transcript],
+    references: Mapping[str, str] | None = None,
+    rejected: Sequence[Mapping[str, str]] = (),
 ) -> None:
     """Writes `hyp.jsonl`, `hyp.trn`, `hyp.ctm`, and `<utt>.srt` and `<utt>.vtt` of each recording.
 
@@ -70,16 +73,18 @@ def write_outputs(
       folder: made where it is not there.
       transcripts: of recordings.
       references: what was said, by name of the recording; gives `ref.trn` for those that are named.
+      rejected: recordings that cannot be used and why; for `rejected.jsonl`.
 
     """
     out = epath.Path(folder)
-    rows = [json.dumps(row_of(one), ensure_ascii=False) + "\n" for one in transcripts]
-    _write(out / "hyp.jsonl", "".join(rows))
+    _write(out / "hyp.jsonl", _lines(map(row_of, transcripts)))
     _write(out / "hyp.trn", trn({one.utt: one.text for one in transcripts}))
     if references:
         known = {one.utt: references[one.utt] for one in transcripts if one.utt in references}
         _write(out / "ref.trn", trn(known))
     _write(out / "hyp.ctm", ctm(transcripts))
+    if rejected:
+        _write(out / "rejected.jsonl", _lines(rejected))
     for one in transcripts:
         _write(out / f"{one.utt}.srt", srt(one.captions))
         _write(out / f"{one.utt}.vtt", vtt(one.captions))
@@ -120,6 +125,10 @@ def _clock(seconds: float, point: str) -> str:
     milliseconds = round(1000 * seconds)
     minutes, rest = divmod(milliseconds, 60_000)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _write(file: epath.Path, text: str) -> None:

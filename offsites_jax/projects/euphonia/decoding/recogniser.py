@@ -14,6 +14,7 @@ from offsites_jax.data.text.vocabulary import Tokenizer
 from offsites_jax.errors import UserError
 from offsites_jax.parallel.mesh import MeshSettings
 from offsites_jax.projects.euphonia.decoding.beam import BeamSettings
+from offsites_jax.projects.euphonia.decoding.words import spellings_of
 from offsites_jax.projects.euphonia.model import Transducer
 from offsites_jax.projects.euphonia.prepared import read_tokenizer
 from offsites_jax.projects.euphonia.task import NORMALIZATION
@@ -32,8 +33,8 @@ class Decoding:
         as it can. More are faster.
       labels_per_frame: most labels that one frame emits.
       beam: how a beam searches; greedy decoding where it is None. Its `labels_per_frame` counts then.
-      room: labels of a hypothesis in the beam before the best is taken for granted; whatever all of them
-        begin with is taken out on the way, so that this says nothing about the length of a recording.
+      doubts: labels that hypotheses of a beam may differ in before the best is taken for granted. What all
+        begin with is taken out on the way, so this says nothing about the length of a recording.
       silence: seconds without a label after which an utterance has ended.
 
     """
@@ -41,16 +42,15 @@ class Decoding:
     rows: int = 2
     labels_per_frame: int = 10
     beam: BeamSettings | None = None
-    room: int = 256
+    doubts: int = 128
     silence: float = 0.8
 
     def __post_init__(self) -> None:
         if self.rows < 2 or self.rows % 2:
             raise UserError(f"decoding.rows: is {self.rows}, must be an even number from 2 on")
-        if self.labels_per_frame < 1:
-            raise UserError(f"decoding.labels_per_frame: is {self.labels_per_frame}, must be at least 1")
-        if self.beam and self.room < 2 * self.most_labels:
-            raise UserError(f"decoding.room: is {self.room}, must be at least {2 * self.most_labels}")
+        for name in ("labels_per_frame", "doubts"):
+            if getattr(self, name) < 1:
+                raise UserError(f"decoding.{name}: is {getattr(self, name)}, must be at least 1")
 
     @property
     def most_labels(self) -> int:
@@ -85,6 +85,11 @@ class Recogniser:
         return rows * self.features.stride * self.features.step / self.features.sample_rate
 
     @functools.cached_property
+    def spellings(self) -> tuple[str, ...]:
+        """Of the labels."""
+        return spellings_of(self.tokenizer)
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Equal for recognisers that go on with each other's streams, and for no others."""
         digest = hashlib.sha256()
@@ -101,7 +106,9 @@ def open_recogniser(
     speaker: str = "",
     step: Step = "latest",
     tokenizer: epath.PathLike = "",
-    decoding: Decoding | None = None,
+    rows: int = 2,
+    beam: int = 0,
+    length_power: float = 0.0,
 ) -> Recogniser:
     """The recogniser of a run, or of one speaker.
 
@@ -110,7 +117,9 @@ def open_recogniser(
       speaker: whose personal layers to use; those of the base unless given.
       step: of the checkpoint.
       tokenizer: folder that holds one; that of the corpus which the run was trained on unless given.
-      decoding: how to decode; greedily, with as many labels a frame as at evaluation, unless given.
+      rows: see `Decoding`.
+      beam: its width; 0 decodes greedily.
+      length_power: see `BeamSettings`.
 
     Raises:
       UserError: no such run, speaker or tokenizer, or one that does not go with the model.
@@ -129,6 +138,7 @@ def open_recogniser(
         )
     trained = restore(workdir, step=step, experiment=experiment)
     task: Any = trained.task
+    most = task.config.labels_per_frame
     params = personal_params(trained.variables["params"], workdir, speaker)
     statistics = {
         name: tuple(np.asarray(trained.variables[NORMALIZATION][name], np.float64).tolist())
@@ -139,7 +149,7 @@ def open_recogniser(
         params=jax.device_put(params, jax.local_devices()[0]),
         features=dataclasses.replace(task.data.features, **statistics),
         tokenizer=labels,
-        decoding=decoding or Decoding(labels_per_frame=task.config.labels_per_frame),
+        decoding=Decoding(rows, most, BeamSettings(beam, most, length_power) if beam else None),
     )
 
 

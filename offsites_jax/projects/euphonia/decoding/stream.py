@@ -11,7 +11,7 @@ which is NumPy arrays and plain values throughout. A recording is a stream of on
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,8 @@ from offsites_jax.train.contract import Variables
 
 Samples = Shaped[np.ndarray, "samples"]
 Decoder = GreedyState | BeamState
+
+_AT_ONCE = 60  # seconds of a recording whose features are held
 
 
 class Settled(NamedTuple):
@@ -156,7 +158,7 @@ def finish(recogniser: Recogniser, state: StreamState) -> Recognised:
     alternatives = []
     for labels, frames, log_prob in _hypotheses(recogniser, state):
         whole = (*settled.labels, *labels)
-        text = text_of(whole, recogniser.tokenizer)
+        text = text_of(whole, recogniser.spellings)
         alternatives.append((text, settled.log_prob + log_prob, whole, (*settled.frames, *frames)))
     first: dict[str, Alternative] = {}  # other labels may spell the same text
     for text, log_prob, _, _ in alternatives:
@@ -166,7 +168,9 @@ def finish(recogniser: Recogniser, state: StreamState) -> Recognised:
 
 def recognise(recogniser: Recogniser, samples: Samples) -> Recognised:
     """What is said in a whole recording."""
-    state, _ = step(recogniser, start_stream(recogniser), samples)
+    state, chunk = start_stream(recogniser), _AT_ONCE * recogniser.features.sample_rate
+    for start in range(0, len(samples), chunk):
+        state, _ = step(recogniser, state, samples[start : start + chunk])
     return finish(recogniser, state)
 
 
@@ -214,7 +218,7 @@ def _start(model: Transducer, decoding: Decoding, params: Variables) -> tuple[St
     # LSTM layers start at zero.
     encoder = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(encode, rows)[2])
     if decoding.beam:
-        return encoder, start_beam(model, params, decoding.beam.width, decoding.room)
+        return encoder, start_beam(model, params, decoding.beam.width, decoding.doubts + decoding.most_labels)
     return encoder, start_greedy(model, params, 1, decoding.most_labels)
 
 
@@ -234,9 +238,9 @@ def _piece(
     if decoding.beam and isinstance(decoder, BeamState):
         decoder = beam_search(model, params, sound[0], frames[0], decoder, decoding.beam)
         return encoder, decoder, None, sound[0], frames[0]
-    assert isinstance(decoder, GreedyState)
     most = decoding.labels_per_frame
-    said, decoder = take_said(greedy(model, params, sound, frames, decoder, labels_per_frame=most))
+    after = greedy(model, params, sound, frames, cast(GreedyState, decoder), labels_per_frame=most)
+    said, decoder = take_said(after)
     return encoder, decoder, said, sound[0], frames[0]
 
 
@@ -244,7 +248,7 @@ def _settle_beam(state: BeamState, decoding: Decoding) -> tuple[Settled, BeamSta
     """Takes out what all hypotheses begin with, and the probability of the best."""
     beam: Any = state.beam  # of NumPy arrays
     live = np.isfinite(beam.log_probs)
-    if beam.counts[live].max() > decoding.room - decoding.most_labels:
+    if beam.counts[live].max() > decoding.doubts:
         live &= np.arange(len(live)) == 0  # no room for doubts that are so long ago
     shortest = int(beam.counts[live].min())
     same = (beam.labels[live, :shortest] == beam.labels[0, :shortest]).all(0)
@@ -282,13 +286,13 @@ def _hypotheses(
 
 
 def _heard(recogniser: Recogniser, state: StreamState) -> Heard:
-    settled, tokenizer = state.settled, recogniser.tokenizer
+    settled, spellings = state.settled, recogniser.spellings
     labels, frames, _ = _hypotheses(recogniser, state)[0]
     at = (*settled.frames, *frames)
     quiet = (state.frame_count - 1 - at[-1]) * recogniser.frame_seconds if at else 0.0
     return Heard(
-        text=text_of((*settled.labels, *labels), tokenizer),
-        stable=text_of(settled.labels, tokenizer),
+        text=text_of((*settled.labels, *labels), spellings),
+        stable=text_of(settled.labels, spellings),
         seconds=state.frame_count * recogniser.frame_seconds,
         ended=quiet >= recogniser.decoding.silence,
     )

@@ -1,8 +1,7 @@
 """Words of labels, and when each was said."""
 
-import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from offsites_jax.data.text.vocabulary import Tokenizer
 
@@ -35,14 +34,23 @@ class Caption(NamedTuple):
         return " ".join(word.text for word in self.words)
 
 
-def text_of(labels: Sequence[int], tokenizer: Tokenizer) -> str:
+def spellings_of(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Each label as it stands in a text, with its spaces; decoders drop those at the ends."""
+    found = []
+    for label, piece in enumerate(tokenizer.labels):
+        spelt, alone = piece.replace(_SPACE, " "), tokenizer.decode([label])
+        # What stands for the unknown is not spelt as it is called.
+        found.append(spelt if spelt.strip() == alone.strip() else f" {alone.strip()} ")
+    return tuple(found)
+
+
+def text_of(labels: Sequence[int], spellings: Sequence[str]) -> str:
     """Words with one space between them. More labels only add to it."""
-    spellings = _spellings(tokenizer)
     return " ".join("".join(spellings[label] for label in labels).split())
 
 
 def words_of(
-    labels: Sequence[int], frames: Sequence[int], tokenizer: Tokenizer, frame_seconds: float
+    labels: Sequence[int], frames: Sequence[int], spellings: Sequence[str], frame_seconds: float
 ) -> tuple[Word, ...]:
     """The words of `text_of` with their times.
 
@@ -51,13 +59,13 @@ def words_of(
     Args:
       labels: of a text.
       frames: that emitted them.
-      tokenizer: of the labels.
+      spellings: of the labels, from `spellings_of`.
       frame_seconds: from one frame to the next.
 
     """
     words: list[tuple[str, int, int]] = []
     open_word = False
-    for character, frame in _characters(labels, frames, tokenizer):
+    for character, frame in _characters(labels, frames, spellings):
         if character.isspace():
             open_word = False
         elif open_word:
@@ -98,20 +106,8 @@ def captions_of(
 
 
 def _characters(
-    labels: Sequence[int], frames: Sequence[int], tokenizer: Tokenizer
+    labels: Sequence[int], frames: Sequence[int], spellings: Sequence[str]
 ) -> Iterator[tuple[str, int]]:
-    spellings = _spellings(tokenizer)
     for label, frame in zip(labels, frames, strict=True):
         for character in spellings[label]:
             yield character, frame
-
-
-@functools.lru_cache(maxsize=8)
-def _spellings(tokenizer: Any) -> tuple[str, ...]:
-    """Each label as it stands in a text, with its spaces; decoders drop those at the ends."""
-    found = []
-    for label, piece in enumerate(tokenizer.labels):
-        spelt, alone = piece.replace(_SPACE, " "), tokenizer.decode([label])
-        # What stands for the unknown is not spelt as it is called.
-        found.append(spelt if spelt.strip() == alone.strip() else f" {alone.strip()} ")
-    return tuple(found)

@@ -81,7 +81,7 @@ def embedding_figure(embedding: Embedding, title: str = "") -> Figure:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(title or f"t-SNE of features, perplexity {embedding.perplexity:g}")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
