@@ -160,10 +160,11 @@ def _predict_cost(experiment: Experiment, compiler: Compiler, program: Program) 
     size = max(sizes, default=experiment.train.batch_size)
     where = f"evaluators.{sizes[size]}.batch_size" if sizes else "train.batch_size"
     check_batch_size(program.mesh, size, key=where)
-    sharding = batch_sharding(program.mesh)
+    task, sharding = program.task, batch_sharding(program.mesh)
+    truth = {name: spec for name, spec in task.batch_spec(size).items() if name in task.scored}
     batch = {
         name: jax.ShapeDtypeStruct(entry.shape, entry.dtype, sharding=sharding)
-        for name, entry in program.task.input_spec(size).items()
+        for name, entry in {**truth, **task.input_spec(size)}.items()
     }
     variables = program.abstract.variables()
     with jax.set_mesh(program.mesh):

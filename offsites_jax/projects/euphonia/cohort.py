@@ -30,7 +30,7 @@ from offsites_jax.train.config import Experiment
 from offsites_jax.train.contract import Batch, Loss, Mean, Objective, Tree, Variables
 
 SHARED, PERSONAL = "shared", "personal"
-COHORT = "cohort"  # model state: who is active, best scores, best layers
+COHORT = "cohort"  # model state: who is active, best scores, and the best layers less the base's
 DEV = "dev"  # evaluator whose losses members stop by
 
 
@@ -57,7 +57,8 @@ class Cohort(Transcribe):
                 "best": jnp.full(members, jnp.inf, jnp.float32),
                 "waits": jnp.zeros(members, jnp.int32),
                 "skipped": jnp.zeros(members, jnp.int32),
-                "delta": jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.bfloat16), stacked),
+                # By this name it is placed as the layers are.
+                PERSONAL: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.bfloat16), stacked),
             },
         }
 
@@ -135,7 +136,7 @@ class Cohort(Transcribe):
             "active": cohort["active"] & (waits < self.config.patience),
             "best": jnp.where(better, dev, cohort["best"]),
             "waits": waits,
-            "delta": jax.tree.map(kept, cohort["delta"], params[PERSONAL], params["base"]),
+            PERSONAL: jax.tree.map(kept, cohort[PERSONAL], params[PERSONAL], params["base"]),
         }
         return state.replace(model_state={**state.model_state, COHORT: cohort})
 

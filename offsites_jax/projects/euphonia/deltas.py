@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import msgspec
 import numpy as np
 import safetensors
-import safetensors.numpy
+import safetensors.flax
 from etils import epath
 
 from offsites_jax.errors import DamagedDataError, UserError
@@ -26,6 +26,8 @@ from offsites_jax.train.state import flatten, unflatten
 from offsites_jax.train.writers import write_atomically
 
 FOLDER = "speakers"  # in the workdir of a cohort
+
+_DTYPES = {"BF16": jnp.bfloat16, "F32": np.float32}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +57,8 @@ def base_digest(layers: Tree) -> str:
 def write_delta(folder: epath.PathLike, about: About, delta: Tree) -> epath.Path:
     """Writes a speaker's two files, and returns the first; the second comes last, and stands for both."""
     file = delta_file(folder, about.speaker)
-    arrays = {name: np.asarray(leaf) for name, leaf in flatten(delta).items()}
-    write_atomically(file, safetensors.numpy.save(arrays))
+    arrays = {name: jnp.asarray(leaf) for name, leaf in flatten(delta).items()}
+    write_atomically(file, safetensors.flax.save(arrays))
     content = json.dumps(dataclasses.asdict(about), indent=1).encode() + b"\n"
     write_atomically(file.with_suffix(".json"), content)
     return file
@@ -91,8 +93,8 @@ def read_delta(folder: epath.PathLike, speaker: str) -> Tree:
     read_about(folder, speaker)
     file = delta_file(folder, speaker)
     try:
-        arrays = safetensors.numpy.load(file.read_bytes())
-    except (OSError, safetensors.SafetensorError) as error:
+        arrays = _load(file.read_bytes())
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise DamagedDataError(f"{file}: cannot be read ({error}); write it again") from error
     return unflatten({name: array.astype(np.float32) for name, array in arrays.items()})
 
@@ -110,6 +112,14 @@ def add_delta(layers: Tree, delta: Tree, about: About, where: epath.PathLike) ->
             "trained from"
         )
     return jax.tree.map(lambda base, own: jnp.asarray(base) + own, layers, delta)
+
+
+def _load(data: bytes) -> dict[str, np.ndarray]:
+    """Arrays by name; the library's own reader into NumPy knows no bfloat16."""
+    return {
+        name: np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        for name, entry in safetensors.deserialize(data)
+    }
 
 
 def list_speakers(folder: epath.PathLike) -> list[str]:

@@ -14,12 +14,12 @@ from offsites_jax.data.text.normalise import normalise
 from offsites_jax.data.text.score import ErrorCounts, count_errors
 from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia import recipes
-from offsites_jax.projects.euphonia.cohort import COHORT, cohort_names
+from offsites_jax.projects.euphonia.cohort import COHORT, PERSONAL, cohort_names
 from offsites_jax.projects.euphonia.data import create_pipeline, open_prepared
 from offsites_jax.projects.euphonia.deltas import FOLDER, About, base_digest, write_delta
 from offsites_jax.projects.euphonia.loading import BASE, load
 from offsites_jax.projects.euphonia.prepared import Entry, read_prepared
-from offsites_jax.train.config import Experiment, resolve
+from offsites_jax.train.config import Experiment, plain, resolve
 from offsites_jax.train.contract import Variables
 from offsites_jax.train.saved import SavedVariables
 from offsites_jax.train.state import unflatten
@@ -57,7 +57,7 @@ def write_speakers(workdir: epath.PathLike) -> list[str]:
     digest, cohort = base_digest(variables["params"][BASE]), variables[COHORT]
     names = cohort_names(experiment)
     for place, name in enumerate(names):
-        delta = jax.tree.map(lambda leaf, place=place: leaf[place], cohort["delta"])
+        delta = jax.tree.map(lambda leaf, place=place: leaf[place], cohort[PERSONAL])
         scores = {"dev_nll": float(cohort["best"][place]), "skipped_steps": float(cohort["skipped"][place])}
         write_delta(epath.Path(workdir) / FOLDER, About(name, digest, saved.step, scores), delta)
     return list(names)
@@ -146,27 +146,29 @@ def cohort_experiment(
     recipe = recipes.cohort(corpus, base, members=members, steps=steps)
     data = before.raw.get("data", {})
     return resolve(
-        {
-            **recipe,
-            "model": before.raw["model"],
-            "task": {**recipe["task"], "dither": before.task.dither, **task},
-            "data": {
-                "path": corpus,
-                "speakers": list(names),
-                "max_seconds": math.ceil(10 * longest) / 10,
-                "max_labels": max(labels, 1),
-                **{name: data[name] for name in ("features", "loading") if name in data},
-            },
-            "optimizer": {**recipe["optimizer"], "learning_rate": rate},
-            "train": {
-                **recipe["train"],
-                "steps": steps,
-                "eval_every": eval_every,
-                "checkpoint_every": eval_every,
-                "log_every": min(50, eval_every),
-            },
-            "mesh": {"fsdp": 1, "data": -1},
-        }
+        plain(
+            {
+                **recipe,
+                "model": before.raw["model"],
+                "task": {**recipe["task"], "dither": before.task.dither, **task},
+                "data": {
+                    "path": corpus,
+                    "speakers": list(names),
+                    "max_seconds": math.ceil(10 * longest) / 10,
+                    "max_labels": max(labels, 1),
+                    **{name: data[name] for name in ("features", "loading") if name in data},
+                },
+                "optimizer": {**recipe["optimizer"], "learning_rate": rate},
+                "train": {
+                    **recipe["train"],
+                    "steps": steps,
+                    "eval_every": eval_every,
+                    "checkpoint_every": eval_every,
+                    "log_every": min(50, eval_every),
+                },
+                "mesh": {"fsdp": 1, "data": -1},
+            }
+        )
     )
 
 

@@ -129,7 +129,7 @@ def test_a_member_stops_and_keeps_its_best(raw, base, runs):
                 "nothing moves any more"
             )
     assert not members["active"].all()
-    assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(members["delta"]))
+    assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(members[PERSONAL]))
 
 
 def test_one_speakers_nan_stays_its_own(raw, base, three, runs, monkeypatch):

@@ -15,8 +15,8 @@ from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.projects.euphonia.decoding import stream
 from offsites_jax.projects.euphonia.decoding.beam import BeamSettings, beam_search, ranking, start_beam
 from offsites_jax.projects.euphonia.decoding.greedy import greedy, start_greedy
-from offsites_jax.projects.euphonia.decoding.recogniser import Decoding, Recogniser
-from offsites_jax.projects.euphonia.decoding.stream import advance, finish, recognise, start_stream, step
+from offsites_jax.projects.euphonia.decoding.listener import Decoding, Listener
+from offsites_jax.projects.euphonia.decoding.stream import advance, finish, start_stream, step
 from offsites_jax.projects.euphonia.decoding.suspend import load_stream, save_stream
 from offsites_jax.projects.euphonia.model import ModelConfig, Transducer
 
@@ -39,21 +39,28 @@ FRONTEND = LogMelConfig(
 BEAM = BeamSettings(width=4, labels_per_frame=2)
 
 
-@pytest.fixture(scope="module")
-def listener():
-    """A network that says something: scaled up, and not too fond of blank."""
+def initialise(blank):
+    """Parameters of a network that says something: scaled up, and not too fond of blank."""
     one = jnp.ones(1, jnp.int32)
     rows, labels = jnp.zeros((1, 2, 48)), jnp.zeros((1, 1), jnp.int32)
-    params = MODEL.init(jax.random.key(3), rows, 2 * one, labels, one)["params"]
+    params = jax.jit(MODEL.init)(jax.random.key(3), rows, 2 * one, labels, one)["params"]
     params = jax.tree.map(lambda leaf: 3 * leaf, params)
-    params["joint"]["scores"]["bias"] = params["joint"]["scores"]["bias"].at[0].add(-1.0)
+    bias = params["joint"]["scores"]["bias"]
+    params["joint"]["scores"]["bias"] = bias.at[0].set(blank)
+    return params
+
+
+@pytest.fixture(scope="module")
+def listener():
     settings = Decoding(rows=4, labels_per_frame=2, silence=0.12)
-    return Recogniser(MODEL, params, FRONTEND, GraphemeTokenizer(" abcd"), settings)
+    return Listener(MODEL, initialise(-1.0), FRONTEND, GraphemeTokenizer(" abcd"), settings)
 
 
 @pytest.fixture(scope="module")
 def searcher(listener):
-    return dataclasses.replace(listener, decoding=Decoding(rows=4, beam=BEAM, doubts=40))
+    return dataclasses.replace(
+        listener, params=initialise(-2.5), decoding=Decoding(rows=4, beam=BEAM, doubts=80)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +74,24 @@ def sound():
 
 
 @pytest.fixture(scope="module")
-def whole(listener, sound):
+def whole(listener, searcher, sound):
     """Frames, greedy hypothesis and beam of the whole recording at once."""
 
     @jax.jit
-    def run(params, rows):
+    def run(params, beam_params, rows):
         counts = jnp.array([rows.shape[1]])
-        frames, frame_counts, _ = MODEL.apply({"params": params}, rows, counts, method="encode")
+
+        def encode(params):
+            return MODEL.apply({"params": params}, rows, counts, method="encode")
+
+        frames, frame_counts, _ = encode(params)
         start = start_greedy(MODEL, params, 1, 200)
         said = greedy(MODEL, params, frames, frame_counts, start, labels_per_frame=2).said
-        start = start_beam(MODEL, params, BEAM.width, 200)
-        beam = beam_search(MODEL, params, frames[0], frame_counts[0], start, BEAM).beam
+        start = start_beam(MODEL, beam_params, BEAM.width, 200)
+        beam = beam_search(MODEL, beam_params, encode(beam_params)[0][0], frame_counts[0], start, BEAM).beam
         return frames[0], said, beam, ranking(beam)
 
-    return jax.device_get(run(listener.params, features(sound, FRONTEND)[None]))
+    return jax.device_get(run(listener.params, searcher.params, features(sound, FRONTEND)[None]))
 
 
 def cut(sound, seed):
@@ -146,11 +157,11 @@ def test_a_beam_streams_as_it_searches_the_whole(searcher, sound, whole):
 
 def test_a_beam_goes_on_where_doubts_have_no_room(searcher, sound):
     brief = dataclasses.replace(searcher, decoding=dataclasses.replace(searcher.decoding, doubts=1))
-    state, _ = step(brief, start_stream(brief), sound)
-    assert state.decoder.beam.counts.max() <= 1
-    found = finish(brief, state)
-    assert len(found.labels) > state.decoder.beam.labels.shape[1]
-    assert found.frame_count == recognise(searcher, sound).frame_count
+    states = [step(each, start_stream(each), sound)[0] for each in (brief, searcher)]
+    assert states[0].decoder.beam.counts.max() <= 1 < states[1].decoder.beam.counts.max()
+    found, wide = finish(brief, states[0]), finish(searcher, states[1])
+    assert found.frame_count == wide.frame_count
+    assert found.alternatives[0].log_prob <= wide.alternatives[0].log_prob + 1e-3
 
 
 @pytest.mark.parametrize("kind", ["listener", "searcher"])

@@ -14,8 +14,8 @@ from tyro.conf import Positional
 from offsites_jax.errors import DamagedDataError, OffsitesError, UserError
 
 if TYPE_CHECKING:
+    from offsites_jax.projects.euphonia.decoding.listener import Listener
     from offsites_jax.projects.euphonia.decoding.outputs import Transcript
-    from offsites_jax.projects.euphonia.decoding.recogniser import Recogniser
 
 _ROWS, _BEAM_ROWS = 64, 16  # of features at once where nobody waits for the text
 _MOST_BYTES = 2**33
@@ -53,17 +53,17 @@ def transcribe(
 
     """
     files = find_recordings(audio)
-    recogniser = _open(workdir, speaker, tokenizer, step, beam, length_power, _BEAM_ROWS if beam else _ROWS)
+    listener = _open(workdir, speaker, tokenizer, step, beam, length_power, _BEAM_ROWS if beam else _ROWS)
     texts = _references(references)
 
     from offsites_jax.projects.euphonia.decoding.outputs import row_of, write_outputs
     from offsites_jax.projects.euphonia.decoding.stream import recognise
 
-    recognise(recogniser, np.zeros(recogniser.features.sample_rate, np.int16))  # compiles
+    recognise(listener, np.zeros(listener.features.sample_rate, np.int16))  # compiles
     transcripts, rejected = [], []
     for utt, file in files.items():
         try:
-            transcript = _transcribe_file(recogniser, file, utt, speaker, max_hours)
+            transcript = _transcribe_file(listener, file, utt, speaker, max_hours)
         except OffsitesError as error:
             if len(files) == 1:
                 raise
@@ -115,36 +115,36 @@ def stream(
     """
     if not 0 < chunk_seconds < float("inf"):
         raise UserError(f"--chunk-seconds: is {chunk_seconds}, must be above 0")
-    recogniser = _open(workdir, speaker, tokenizer, step, beam, length_power, rows=2)
+    listener = _open(workdir, speaker, tokenizer, step, beam, length_power, rows=2)
 
     from offsites_jax.projects.euphonia.decoding import outputs
     from offsites_jax.projects.euphonia.decoding import stream as streaming
     from offsites_jax.projects.euphonia.decoding.suspend import load_stream, save_stream
 
-    rate = recogniser.features.sample_rate
+    rate = listener.features.sample_rate
     size = max(1, round(chunk_seconds * rate))
     live = source == "-"
     chunks = chunks_of_pcm(sys.stdin.buffer, size) if live else _chunks_of_file(source, rate, size)
-    state = load_stream(recogniser, resume) if resume else streaming.start_stream(recogniser)
+    state = load_stream(listener, resume) if resume else streaming.start_stream(listener)
     begin, computed, said = time.monotonic(), 0.0, ("", False)
     for number, chunk in enumerate(chunks):
         if real_time and not live:
             time.sleep(max(0.0, begin + number * chunk_seconds - time.monotonic()))
         start = time.perf_counter()
-        state, heard = streaming.step(recogniser, state, chunk)
+        state, heard = streaming.step(listener, state, chunk)
         computed += time.perf_counter() - start
         if (heard.text, heard.ended) != said:
             said = heard.text, heard.ended
             line = json_lines.dumps(heard._asdict(), ensure_ascii=False)
             print(line if json else f"{heard.seconds:8.2f}  {heard.text}", flush=True)
     if suspend:
-        save_stream(recogniser, state, suspend)
+        save_stream(listener, state, suspend)
         return
-    found = streaming.finish(recogniser, state)
-    seconds = found.frame_count * recogniser.frame_seconds
+    found = streaming.finish(listener, state)
+    seconds = found.frame_count * listener.frame_seconds
     utt = "stream" if live else pathlib.Path(source).stem
     rtf = computed / seconds if seconds else 0.0
-    transcript = outputs.transcript_of(found, recogniser, utt=utt, speaker=speaker, rtf=rtf)
+    transcript = outputs.transcript_of(found, listener, utt=utt, speaker=speaker, rtf=rtf)
     row = json_lines.dumps(outputs.row_of(transcript), ensure_ascii=False)
     print(row if json else transcript.text, flush=True)
 
@@ -196,39 +196,33 @@ def _name(text: str) -> str:
 
 def _open(
     workdir: str, speaker: str, tokenizer: str, step: str, beam: int, length_power: float, rows: int
-) -> "Recogniser":
+) -> "Listener":
     from offsites_jax.parallel.start import start
 
     start()
 
-    from offsites_jax.projects.euphonia.decoding.recogniser import open_recogniser
+    from offsites_jax.projects.euphonia.decoding.listener import create_listener
+    from offsites_jax.projects.euphonia.loading import load
 
     if step not in ("latest", "best") and not step.isdigit():
         raise UserError(f"--step: {step!r} is neither a number nor latest nor best")
     chosen: Any = int(step) if step.isdigit() else step
-    return open_recogniser(
-        workdir,
-        speaker=speaker,
-        step=chosen,
-        tokenizer=tokenizer,
-        rows=rows,
-        beam=beam,
-        length_power=length_power,
-    )
+    trained = load(workdir, speaker, chosen)
+    return create_listener(trained, tokenizer=tokenizer, rows=rows, beam=beam, length_power=length_power)
 
 
 def _transcribe_file(
-    recogniser: "Recogniser", file: str, utt: str, speaker: str, max_hours: float
+    listener: "Listener", file: str, utt: str, speaker: str, max_hours: float
 ) -> "Transcript":
     from offsites_jax.projects.euphonia.decoding.outputs import transcript_of
     from offsites_jax.projects.euphonia.decoding.stream import recognise
 
-    samples = _read(file, recogniser.features.sample_rate, max_hours)
+    samples = _read(file, listener.features.sample_rate, max_hours)
     begin = time.perf_counter()
-    found = recognise(recogniser, samples)
-    seconds = len(samples) / recogniser.features.sample_rate
+    found = recognise(listener, samples)
+    seconds = len(samples) / listener.features.sample_rate
     rtf = (time.perf_counter() - begin) / seconds
-    return transcript_of(found, recogniser, utt=utt, speaker=speaker, rtf=rtf)
+    return transcript_of(found, listener, utt=utt, speaker=speaker, rtf=rtf)
 
 
 def _read(file: str, rate: int, max_hours: float) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from offsites_jax.projects.euphonia.decoding.recogniser import Recogniser
+from offsites_jax.projects.euphonia.decoding.listener import Listener
 from offsites_jax.projects.euphonia.decoding.stream import Alternative, Recognised
 from offsites_jax.projects.euphonia.decoding.words import Caption, Word, captions_of, words_of
 from offsites_jax.train.writers import write_atomically
@@ -40,11 +40,11 @@ class Transcript(NamedTuple):
 
 
 def transcript_of(
-    found: Recognised, recogniser: Recogniser, *, utt: str, speaker: str = "", rtf: float = 0.0
+    found: Recognised, listener: Listener, *, utt: str, speaker: str = "", rtf: float = 0.0
 ) -> Transcript:
     """What was recognised, with the times of its words."""
-    words = words_of(found.labels, found.frames, recogniser.spellings, recogniser.frame_seconds)
-    captions = captions_of(words, recogniser.decoding.silence)
+    words = words_of(found.labels, found.frames, listener.spellings, listener.frame_seconds)
+    captions = captions_of(words, listener.decoding.silence)
     return Transcript(utt, speaker, words, captions, found.alternatives, rtf)
 
 

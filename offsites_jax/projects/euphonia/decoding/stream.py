@@ -1,9 +1,9 @@
 """Recognition while someone speaks: sound goes in in pieces, text comes out, a plain record remembers.
 
-    state = start_stream(recogniser)
+    state = start_stream(listener)
     for chunk in chunks:
-        state, heard = step(recogniser, state, chunk)
-    found = finish(recogniser, state)
+        state, heard = step(listener, state, chunk)
+    found = finish(listener, state)
 
 Sound is cut anew into pieces of a fixed number of feature rows, whatever the chunks are, so that chunks of
 any lengths give the same text bit for bit and one program serves all. What a piece lacks waits in the state,
@@ -26,7 +26,7 @@ from offsites_jax.projects.euphonia.decoding.beam import (
     start_beam,
 )
 from offsites_jax.projects.euphonia.decoding.greedy import GreedyState, greedy, start_greedy, take_said
-from offsites_jax.projects.euphonia.decoding.recogniser import Decoding, Recogniser
+from offsites_jax.projects.euphonia.decoding.listener import Decoding, Listener
 from offsites_jax.projects.euphonia.decoding.words import text_of
 from offsites_jax.projects.euphonia.model import States, Transducer
 from offsites_jax.train.contract import Variables
@@ -125,40 +125,40 @@ class Recognised(NamedTuple):
         return self.alternatives[0].text
 
 
-def start_stream(recogniser: Recogniser) -> StreamState:
+def start_stream(listener: Listener) -> StreamState:
     """The state before the first sample."""
-    start = _start(recogniser.model, recogniser.decoding, recogniser.params)
+    start = _start(listener.model, listener.decoding, listener.params)
     encoder, decoder = jax.device_get(start)
-    rows = np.zeros((0, recogniser.features.dim), np.float32)
-    return StreamState(frontend.start_stream(recogniser.features), rows, encoder, decoder, Settled(), 0)
+    rows = np.zeros((0, listener.features.dim), np.float32)
+    return StreamState(frontend.start_stream(listener.features), rows, encoder, decoder, Settled(), 0)
 
 
-def step(recogniser: Recogniser, state: StreamState, chunk: Samples) -> tuple[StreamState, Heard]:
+def step(listener: Listener, state: StreamState, chunk: Samples) -> tuple[StreamState, Heard]:
     """Takes a further chunk of sound: int16 samples, or floats in -1..1, at the rate of the features.
 
     Raises:
       DamagedDataError: samples that are not finite, or floats that are not in -1..1.
 
     """
-    sound, rows = frontend.stream(state.sound, chunk, recogniser.features)
-    rows, size = np.concatenate([state.rows, rows]), recogniser.decoding.rows
+    sound, rows = frontend.stream(state.sound, chunk, listener.features)
+    rows, size = np.concatenate([state.rows, rows]), listener.decoding.rows
     whole = len(rows) // size * size
     state = state._replace(sound=sound)
     for start in range(0, whole, size):
-        state, _ = advance(recogniser, state, rows[start : start + size])
+        state, _ = advance(listener, state, rows[start : start + size])
     state = state._replace(rows=rows[whole:])
-    return state, _heard(recogniser, state)
+    return state, _heard(listener, state)
 
 
-def finish(recogniser: Recogniser, state: StreamState) -> Recognised:
+def finish(listener: Listener, state: StreamState) -> Recognised:
     """What was said, once no more sound comes; the state can still go on."""
     if len(state.rows):
-        state, _ = advance(recogniser, state, state.rows)
+        state, _ = advance(listener, state, state.rows)
     settled = state.settled
     alternatives = []
-    for labels, frames, log_prob in _hypotheses(recogniser, state):
+    for labels, frames, log_prob in _hypotheses(listener, state):
         whole = (*settled.labels, *labels)
-        text = text_of(whole, recogniser.spellings)
+        text = text_of(whole, listener.spellings)
         alternatives.append((text, settled.log_prob + log_prob, whole, (*settled.frames, *frames)))
     first: dict[str, Alternative] = {}  # other labels may spell the same text
     for text, log_prob, _, _ in alternatives:
@@ -166,16 +166,16 @@ def finish(recogniser: Recogniser, state: StreamState) -> Recognised:
     return Recognised(alternatives[0][2], alternatives[0][3], tuple(first.values()), state.frame_count)
 
 
-def recognise(recogniser: Recogniser, samples: Samples) -> Recognised:
+def recognise(listener: Listener, samples: Samples) -> Recognised:
     """What is said in a whole recording."""
-    state, chunk = start_stream(recogniser), _AT_ONCE * recogniser.features.sample_rate
+    state, chunk = start_stream(listener), _AT_ONCE * listener.features.sample_rate
     for start in range(0, len(samples), chunk):
-        state, _ = step(recogniser, state, samples[start : start + chunk])
-    return finish(recogniser, state)
+        state, _ = step(listener, state, samples[start : start + chunk])
+    return finish(listener, state)
 
 
 def advance(
-    recogniser: Recogniser, state: StreamState, rows: Float32[np.ndarray, "rows features"]
+    listener: Listener, state: StreamState, rows: Float32[np.ndarray, "rows features"]
 ) -> tuple[StreamState, Float[np.ndarray, "frames joint"]]:
     """Encodes and decodes one piece: as many rows as the settings say, or fewer, the last of the stream.
 
@@ -183,13 +183,13 @@ def advance(
       The state, and the encoded frames as the joint network takes them.
 
     """
-    decoding, count = recogniser.decoding, len(rows)
-    padded = np.zeros((decoding.rows, recogniser.features.dim), np.float32)
+    decoding, count = listener.decoding, len(rows)
+    padded = np.zeros((decoding.rows, listener.features.dim), np.float32)
     padded[:count] = rows
     found = _piece(
-        recogniser.model,
+        listener.model,
         decoding,
-        recogniser.params,
+        listener.params,
         padded,
         np.int32(count),
         state.encoder,
@@ -269,10 +269,10 @@ def _shifted(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def _hypotheses(
-    recogniser: Recogniser, state: StreamState
+    listener: Listener, state: StreamState
 ) -> list[tuple[tuple[int, ...], tuple[int, ...], float]]:
     """Labels, frames and log-probability, beyond what is settled, of what may have been said; best first."""
-    settings = recogniser.decoding.beam
+    settings = listener.decoding.beam
     if not isinstance(state.decoder, BeamState) or settings is None:
         return [((), (), 0.0)]
     beam, found = state.decoder.beam, []
@@ -285,14 +285,14 @@ def _hypotheses(
     return found
 
 
-def _heard(recogniser: Recogniser, state: StreamState) -> Heard:
-    settled, spellings = state.settled, recogniser.spellings
-    labels, frames, _ = _hypotheses(recogniser, state)[0]
+def _heard(listener: Listener, state: StreamState) -> Heard:
+    settled, spellings = state.settled, listener.spellings
+    labels, frames, _ = _hypotheses(listener, state)[0]
     at = (*settled.frames, *frames)
-    quiet = (state.frame_count - 1 - at[-1]) * recogniser.frame_seconds if at else 0.0
+    quiet = (state.frame_count - 1 - at[-1]) * listener.frame_seconds if at else 0.0
     return Heard(
         text=text_of((*settled.labels, *labels), spellings),
         stable=text_of(settled.labels, spellings),
-        seconds=state.frame_count * recogniser.frame_seconds,
-        ended=quiet >= recogniser.decoding.silence,
+        seconds=state.frame_count * listener.frame_seconds,
+        ended=quiet >= listener.decoding.silence,
     )

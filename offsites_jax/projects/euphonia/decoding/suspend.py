@@ -11,17 +11,17 @@ from etils import epath
 
 from offsites_jax.data.audio import frontend
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.projects.euphonia.decoding.recogniser import Recogniser
+from offsites_jax.projects.euphonia.decoding.listener import Listener
 from offsites_jax.projects.euphonia.decoding.stream import Settled, StreamState, start_stream
 from offsites_jax.train.writers import write_atomically
 
 _ABOUT = "about"  # JSON, among the arrays
 
 
-def save_stream(recogniser: Recogniser, state: StreamState, file: epath.PathLike) -> None:
+def save_stream(listener: Listener, state: StreamState, file: epath.PathLike) -> None:
     """Writes a state as one `.npz` file."""
     about = {
-        "recogniser": recogniser.fingerprint,
+        "listener": listener.fingerprint,
         "seen": state.sound.seen,
         "settled": state.settled._asdict(),
         "frame_count": state.frame_count,
@@ -38,11 +38,11 @@ def save_stream(recogniser: Recogniser, state: StreamState, file: epath.PathLike
     write_atomically(epath.Path(file), content.getvalue())
 
 
-def load_stream(recogniser: Recogniser, file: epath.PathLike) -> StreamState:
+def load_stream(listener: Listener, file: epath.PathLike) -> StreamState:
     """What `save_stream` wrote.
 
     Raises:
-      UserError: no such file, or the stream of another recogniser.
+      UserError: no such file, or the stream of another listener.
       DamagedDataError: no such state.
 
     """
@@ -53,11 +53,11 @@ def load_stream(recogniser: Recogniser, file: epath.PathLike) -> StreamState:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         about = json.loads(arrays.pop(_ABOUT).tobytes())
-        if about["recogniser"] != recogniser.fingerprint:
+        if about["listener"] != listener.fingerprint:
             raise UserError(
                 f"{path}: the stream of another model, speaker, tokenizer or setting; go on with those"
             )
-        return _assembled(recogniser, about, arrays)
+        return _assembled(listener, about, arrays)
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DamagedDataError(f"{path}: no saved stream ({error}); start a new one") from error
 
@@ -66,8 +66,8 @@ def _numbered(tree: Any) -> dict[str, np.ndarray]:
     return {f"state_{number}": leaf for number, leaf in enumerate(jax.tree.leaves(tree))}
 
 
-def _assembled(recogniser: Recogniser, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> StreamState:
-    fresh = start_stream(recogniser)
+def _assembled(listener: Listener, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> StreamState:
+    fresh = start_stream(listener)
     like = (fresh.encoder, fresh.decoder)
     for name, leaf in _numbered(like).items():
         if (arrays[name].shape, arrays[name].dtype) != (leaf.shape, leaf.dtype):

@@ -1,9 +1,8 @@
-"""A trained model with all that turns its labels into text, from the folder of a run."""
+"""A trained network with all that turns sound into its features, and its labels into text."""
 
 import dataclasses
 import functools
 import hashlib
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,16 +11,12 @@ from etils import epath
 from offsites_jax.data.audio import LogMelConfig
 from offsites_jax.data.text.vocabulary import Tokenizer
 from offsites_jax.errors import UserError
-from offsites_jax.parallel.mesh import MeshSettings
 from offsites_jax.projects.euphonia.decoding.beam import BeamSettings
 from offsites_jax.projects.euphonia.decoding.words import spellings_of
+from offsites_jax.projects.euphonia.loading import Recognizer
 from offsites_jax.projects.euphonia.model import Transducer
-from offsites_jax.projects.euphonia.prepared import read_tokenizer
 from offsites_jax.projects.euphonia.task import NORMALIZATION
 from offsites_jax.train.contract import Variables
-from offsites_jax.train.restore import restore
-from offsites_jax.train.saved import Step
-from offsites_jax.train.workdir import read_experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +54,7 @@ class Decoding:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Recogniser:
+class Listener:
     """Everything that decoding needs; nothing of it changes.
 
     Attributes:
@@ -91,7 +86,7 @@ class Recogniser:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Equal for recognisers that go on with each other's streams, and for no others."""
+        """Equal for listeners that go on with each other's streams, and for no others."""
         digest = hashlib.sha256()
         settings = (self.model, self.features, self.decoding, self.tokenizer.labels)
         digest.update("\n".join(map(str, settings)).encode())
@@ -100,68 +95,36 @@ class Recogniser:
         return digest.hexdigest()
 
 
-def open_recogniser(
-    workdir: epath.PathLike,
+def create_listener(
+    trained: Recognizer,
     *,
-    speaker: str = "",
-    step: Step = "latest",
     tokenizer: epath.PathLike = "",
     rows: int = 2,
     beam: int = 0,
     length_power: float = 0.0,
-) -> Recogniser:
-    """The recogniser of a run, or of one speaker.
+) -> Listener:
+    """A listener out of a trained recogniser; as many labels a frame as at its evaluation.
 
     Args:
-      workdir: folder of the run.
-      speaker: whose personal layers to use; those of the base unless given.
-      step: of the checkpoint.
+      trained: from `loading.load`, of everyone or of one speaker.
       tokenizer: folder that holds one; that of the corpus which the run was trained on unless given.
       rows: see `Decoding`.
       beam: its width; 0 decodes greedily.
       length_power: see `BeamSettings`.
 
     Raises:
-      UserError: no such run, speaker or tokenizer, or one that does not go with the model.
+      UserError: no such tokenizer, one that does not go with the model, or impossible settings.
 
     """
-    experiment = dataclasses.replace(read_experiment(workdir), mesh=MeshSettings(data=1))
-    folder = tokenizer or experiment.data.path
-    if not folder:
-        raise UserError("--tokenizer: missing; name the folder of the corpus that the run was trained on")
-    labels = read_tokenizer(folder)
-    size = experiment.model.vocabulary
-    if labels.size != size:
-        raise UserError(
-            f"{folder}: its tokenizer has {labels.size} labels, but the model of {workdir} has {size}; "
-            "name another --tokenizer"
-        )
-    trained = restore(workdir, step=step, experiment=experiment)
-    task: Any = trained.task
-    most = task.config.labels_per_frame
-    params = personal_params(trained.variables["params"], workdir, speaker)
-    statistics = {
-        name: tuple(np.asarray(trained.variables[NORMALIZATION][name], np.float64).tolist())
+    most = trained.task.config.labels_per_frame
+    mean, std = (
+        tuple(np.asarray(trained.variables[NORMALIZATION][name], np.float64).tolist())
         for name in ("mean", "std")
-    }
-    return Recogniser(
-        model=task.model,
-        params=jax.device_put(params, jax.local_devices()[0]),
-        features=dataclasses.replace(task.data.features, **statistics),
-        tokenizer=labels,
+    )
+    return Listener(
+        model=trained.task.model,
+        params=jax.device_put(trained.variables["params"], jax.local_devices()[0]),
+        features=dataclasses.replace(trained.task.data.features, mean=mean, std=std),
+        tokenizer=trained.tokenizer(tokenizer),
         decoding=Decoding(rows, most, BeamSettings(beam, most, length_power) if beam else None),
     )
-
-
-def personal_params(base: Variables, workdir: epath.PathLike, speaker: str) -> Variables:
-    """Parameters with the layers of a speaker in place of the base's; the base's without a speaker.
-
-    Raises:
-      UserError: nothing was personalised for the speaker, or the run has layers of many and none is named.
-
-    """
-    if speaker:
-        raise UserError(f"{workdir}: has no personal layers of speaker {speaker!r}; leave --speaker out")
-    if "encoder" not in base:
-        raise UserError(f"{workdir}: holds the layers of many speakers; name one by --speaker")
-    return base
