@@ -54,6 +54,7 @@ class Optimizer:
         adafactor 1e-30).
       amsgrad: whether adam and adamw divide by the largest second moment so far, each corrected for its step
         (Reddi et al. 2018; torch corrects the largest instead).
+      moment_dtype: type of the first moment of adam, adamw and lamb, float32 or bfloat16, which takes half.
       momentum: of momentum, rmsprop_tf and sm3 (0.9), and of adafactor (none).
       nesterov: whether momentum looks ahead.
       decay: of rmsprop_tf's mean square (0.9); exponent of adafactor's second-moment decay (0.8).
@@ -78,6 +79,7 @@ class Optimizer:
     b2: float | None = None
     eps: float | None = None
     amsgrad: bool | None = None
+    moment_dtype: Literal["float32", "bfloat16"] | None = None
     momentum: float | None = None
     nesterov: bool | None = None
     decay: float | None = None
@@ -179,9 +181,16 @@ def _momentum(*, momentum: float = 0.9, nesterov: bool = False) -> Core:
     return Core(optax.trace(momentum, nesterov))
 
 
-def _adam(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, amsgrad: bool = False) -> Core:
+def _adam(
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    amsgrad: bool = False,
+    moment_dtype: str = "float32",
+) -> Core:
     scale = optax.scale_by_amsgrad if amsgrad else optax.scale_by_adam
-    return Core(scale(b1, b2, eps))
+    return Core(scale(b1, b2, eps, mu_dtype=moment_dtype))
 
 
 def _rmsprop_tf(*, decay: float = 0.9, eps: float = 1e-3, momentum: float = 0.9) -> Core:
@@ -194,8 +203,10 @@ def _rmsprop_tf(*, decay: float = 0.9, eps: float = 1e-3, momentum: float = 0.9)
     return Core(scale, after_rate=optax.trace(momentum))
 
 
-def _lamb(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6) -> Core:
-    return Core(optax.scale_by_adam(b1, b2, eps), after_decay=optax.scale_by_trust_ratio())
+def _lamb(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6, moment_dtype: str = "float32") -> Core:
+    return Core(
+        optax.scale_by_adam(b1, b2, eps, mu_dtype=moment_dtype), after_decay=optax.scale_by_trust_ratio()
+    )
 
 
 def _adafactor(*, decay: float = 0.8, eps: float = 1e-30, momentum: float = 0.0) -> Core:
@@ -229,7 +240,7 @@ _CORES: dict[str, Callable[..., Core]] = {
     "sm3": _sm3,
 }
 _BATCH_POWERS = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}
-_HYPERPARAMETERS = ("b1", "b2", "eps", "amsgrad", "momentum", "nesterov", "decay")
+_HYPERPARAMETERS = ("b1", "b2", "eps", "amsgrad", "moment_dtype", "momentum", "nesterov", "decay")
 _NO_WEIGHT_DECAY = {
     "adam": "use adamw for decoupled decay, or l2 for decay through the gradient",
     "rmsprop_tf": "use l2, which is what TensorFlow recipes mean",

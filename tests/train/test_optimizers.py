@@ -108,6 +108,25 @@ def test_adam():
     check(Optimizer("adam", RATE, b1=0.5, b2=0.99, eps=1e-7), rule)
 
 
+def test_a_moment_in_bfloat16_is_rounded_and_half_as_large():
+    def rule(_):
+        m = v = 0.0
+
+        def update(w, g, rate, t):
+            nonlocal m, v
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            step = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+            m = np.asarray(m, jnp.bfloat16).astype(np.float64)
+            return w - rate * step
+
+        return update
+
+    section = Optimizer("adam", RATE, moment_dtype="bfloat16")
+    check(section, rule, rtol=2e-2)
+    _, state = run(section, random_tree(0), [random_tree(1)])
+    assert jnp.dtype("bfloat16") in {leaf.dtype for leaf in jax.tree.leaves(state)}
+
+
 def test_amsgrad_never_forgets_a_large_gradient():
     def rule(_):
         m = v = largest = 0.0

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from offsites_jax.parallel.mesh import BATCH_AXES
@@ -81,7 +82,8 @@ class Cohort(Transcribe):
 
         utterances = {name: batch[name] for name in (*self.inputs, *self.scored)}
         common = {SHARED: params[SHARED], NORMALIZATION: model_state[NORMALIZATION]}
-        values = each_member(one, common, (params[PERSONAL], utterances, keys), self.config.at_a_time)
+        own = rounded(params[PERSONAL], self.model.dtype)
+        values = each_member(one, common, (own, utterances, keys), self.config.at_a_time)
         good = active & jnp.isfinite(values)
         total = jnp.where(good, values, 0.0).sum()
         skipped = cohort["skipped"] + (active & ~good)
@@ -174,6 +176,19 @@ def each_member(
     split, whole = PartitionSpec(axes), PartitionSpec()
     mapped = jax.shard_map(on_one_device, in_specs=(whole, split), out_specs=split, axis_names=set(axes))
     return mapped(common, members)
+
+
+def rounded(layers: Tree, dtype: DTypeLike) -> Tree:
+    """Stacked layers with matrices in the type they are multiplied in, which their gradients then have.
+
+    Gradients of all members at once are the largest thing that a step makes.
+    """
+    matrices = ("input_kernel", "recurrent_kernel", "projection")
+
+    def cast(path: Any, leaf: Array) -> Array:
+        return leaf.astype(dtype) if path[-1].key in matrices else leaf
+
+    return jax.tree_util.tree_map_with_path(cast, layers)
 
 
 def split_layers(params: Tree, count: int) -> tuple[Tree, Tree]:

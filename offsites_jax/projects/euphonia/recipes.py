@@ -123,6 +123,7 @@ def cohort(path: str, start_from: str, *, members: int, steps: int = 2000) -> di
         "optimizer": {
             **{name: value for name, value in alone["optimizer"].items() if name != "frozen"},
             "members": True,
+            "moment_dtype": "bfloat16",  # or else 14 speakers do not fit on a chip of 16 GB
         },
         "train": {**alone["train"], "batch_size": members, "keep": {"last": 1}},
         "sharding": {"rules": (("^personal/", "members"), (".*", "replicated"))},

@@ -57,9 +57,7 @@ def transcribe(
     texts = _references(references)
 
     from offsites_jax.projects.euphonia.decoding.outputs import row_of, write_outputs
-    from offsites_jax.projects.euphonia.decoding.stream import recognise
 
-    recognise(listener, np.zeros(listener.features.sample_rate, np.int16))  # compiles
     transcripts, rejected = [], []
     for utt, file in files.items():
         try:
@@ -126,7 +124,7 @@ def stream(
     live = source == "-"
     chunks = chunks_of_pcm(sys.stdin.buffer, size) if live else _chunks_of_file(source, rate, size)
     state = load_stream(listener, resume) if resume else streaming.start_stream(listener)
-    begin, computed, said = time.monotonic(), 0.0, ("", False)
+    begin, before, computed, said = time.monotonic(), state.frame_count, 0.0, ("", False)
     for number, chunk in enumerate(chunks):
         if real_time and not live:
             time.sleep(max(0.0, begin + number * chunk_seconds - time.monotonic()))
@@ -141,7 +139,7 @@ def stream(
         save_stream(listener, state, suspend)
         return
     found = streaming.finish(listener, state)
-    seconds = found.frame_count * listener.frame_seconds
+    seconds = (found.frame_count - before) * listener.frame_seconds
     utt = "stream" if live else pathlib.Path(source).stem
     rtf = computed / seconds if seconds else 0.0
     transcript = outputs.transcript_of(found, listener, utt=utt, speaker=speaker, rtf=rtf)
@@ -202,13 +200,16 @@ def _open(
     start()
 
     from offsites_jax.projects.euphonia.decoding.listener import create_listener
+    from offsites_jax.projects.euphonia.decoding.stream import recognise
     from offsites_jax.projects.euphonia.loading import load
 
     if step not in ("latest", "best") and not step.isdigit():
         raise UserError(f"--step: {step!r} is neither a number nor latest nor best")
     chosen: Any = int(step) if step.isdigit() else step
     trained = load(workdir, speaker, chosen)
-    return create_listener(trained, tokenizer=tokenizer, rows=rows, beam=beam, length_power=length_power)
+    listener = create_listener(trained, tokenizer=tokenizer, rows=rows, beam=beam, length_power=length_power)
+    recognise(listener, np.zeros(listener.features.sample_rate, np.int16))  # compiles, before anyone speaks
+    return listener
 
 
 def _transcribe_file(
