@@ -4,6 +4,7 @@ from offsites_jax.projects.euphonia.collect.commands import collect, export, pro
 from offsites_jax.projects.euphonia.commands.analysis import analyze
 from offsites_jax.projects.euphonia.commands.corpus import prepare, read_corpus, split, synthesize
 from offsites_jax.projects.euphonia.commands.personalize import personalize
+from offsites_jax.projects.euphonia.commands.transcribe import stream, transcribe
 
 JOBS = {
     "prompts": prompts,
@@ -13,6 +14,8 @@ JOBS = {
     "split": split,
     "prepare": prepare,
     "personalize": personalize,
+    "transcribe": transcribe,
+    "stream": stream,
     "analyze": analyze,
     "synthesize": synthesize,
 }
