@@ -10,7 +10,9 @@ The published network at small widths, but for two things without which it stays
 layers add their input, and frames have a loss of their own. Data: eSpeak NG, 90 commands, 15 of them never
 heard in training. It shows that the whole works; it says nothing about people.
 
-Machine: a laptop.
+Machine: a laptop; 30 minutes on 2 cores that other programs used as well.
+Expect: word error rates of 0.10 for clear voices, and of 0.71 before and 0.11 after for the hard one, on 176
+words of phrases it was not trained on. One seed.
 """
 
 import ml_collections

@@ -79,9 +79,10 @@ def problem_of(roll: Mapping[int, Presence], arrival: Presence) -> str:
             "give all the same process count, and each an index below it"
         )
     if arrival.index in roll:
+        hosts = " and ".join(sorted((roll[arrival.index].host, arrival.host)))  # whoever came first
         return (
-            f"two processes call themselves process {arrival.index} of {first.count}, on "
-            f"{roll[arrival.index].host} and {arrival.host}: give each its own index"
+            f"two processes call themselves process {arrival.index} of {first.count}, on {hosts}: "
+            "give each its own index"
         )
     for name, value in first.same.items():
         if arrival.same.get(name) != value:

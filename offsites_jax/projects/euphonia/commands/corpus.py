@@ -143,6 +143,8 @@ def synthesize(
       seed: of everything.
 
     """
+    import dataclasses
+
     from etils import epath
 
     from offsites_jax.data.audio import LogMelConfig
@@ -155,7 +157,8 @@ def synthesize(
     utterances, parts = synthetic.synthesize(
         recordings, typical=typical, severities=severities, personal=personal, seed=seed, notify=print
     )
-    write_manifest(folder / "manifest.jsonl", utterances)
+    placed = (dataclasses.replace(one, audio=str(recordings / one.audio)) for one in utterances)
+    write_manifest(folder / "manifest.jsonl", placed)
     groups = {
         "base": [utterance for utterance in utterances if utterance.speaker == "typical"],
         "personal": [utterance for utterance in utterances if utterance.speaker != "typical"],
