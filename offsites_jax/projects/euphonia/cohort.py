@@ -23,10 +23,10 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from offsites_jax.parallel.mesh import BATCH_AXES
 from offsites_jax.projects.euphonia.cohort_data import cohort_speakers
-from offsites_jax.projects.euphonia.data import DataConfig
 from offsites_jax.projects.euphonia.model import Transducer
 from offsites_jax.projects.euphonia.prepared import INDEX, read_prepared
-from offsites_jax.projects.euphonia.task import NORMALIZATION, TaskConfig, Transcribe
+from offsites_jax.projects.euphonia.transcription import NORMALIZATION, TaskConfig, Transcribe
+from offsites_jax.projects.euphonia.utterances import DataConfig
 from offsites_jax.train.config import Experiment
 from offsites_jax.train.contract import Batch, Loss, Mean, Objective, Tree, Variables
 

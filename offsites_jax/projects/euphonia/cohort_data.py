@@ -11,7 +11,8 @@ import numpy as np
 
 from offsites_jax.data.pipeline import Example, Pipeline
 from offsites_jax.errors import UserError
-from offsites_jax.projects.euphonia.data import (
+from offsites_jax.projects.euphonia.prepared import Prepared, samples_of
+from offsites_jax.projects.euphonia.utterances import (
     Chosen,
     DataConfig,
     augmented,
@@ -19,7 +20,6 @@ from offsites_jax.projects.euphonia.data import (
     open_prepared,
     padded,
 )
-from offsites_jax.projects.euphonia.prepared import Prepared, samples_of
 from offsites_jax.train.config import Experiment
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from offsites_jax.data.text.normalise import normalise
 from offsites_jax.data.text.score import score
 from offsites_jax.projects.euphonia.cohort import cohort_names
-from offsites_jax.projects.euphonia.data import open_prepared
 from offsites_jax.projects.euphonia.prepared import Prepared
+from offsites_jax.projects.euphonia.utterances import open_prepared
 from offsites_jax.train.config import Experiment
 from offsites_jax.train.contract import Batch
 from offsites_jax.train.evaluation import Evaluator, EvaluatorSettings, Predict, host_rows

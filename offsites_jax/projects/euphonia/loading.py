@@ -13,7 +13,7 @@ from offsites_jax.projects.euphonia.cohort import SHARED, join_layers
 from offsites_jax.projects.euphonia.deltas import FOLDER, add_delta, read_about, read_delta
 from offsites_jax.projects.euphonia.model import Transducer
 from offsites_jax.projects.euphonia.prepared import read_tokenizer
-from offsites_jax.projects.euphonia.task import NORMALIZATION, Transcribe
+from offsites_jax.projects.euphonia.transcription import NORMALIZATION, Transcribe
 from offsites_jax.train.config import Experiment, resolve
 from offsites_jax.train.contract import Tree, Variables
 from offsites_jax.train.saved import SavedVariables, Step

@@ -15,10 +15,11 @@ from offsites_jax.data.text.score import ErrorCounts, count_errors
 from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia import recipes
 from offsites_jax.projects.euphonia.cohort import COHORT, PERSONAL, cohort_names
-from offsites_jax.projects.euphonia.data import create_pipeline, open_prepared
+from offsites_jax.projects.euphonia.data import create_pipeline
 from offsites_jax.projects.euphonia.deltas import FOLDER, About, base_digest, write_delta
 from offsites_jax.projects.euphonia.loading import BASE, load
 from offsites_jax.projects.euphonia.prepared import Entry, read_prepared
+from offsites_jax.projects.euphonia.utterances import open_prepared
 from offsites_jax.train.config import Experiment, plain, resolve
 from offsites_jax.train.contract import Variables
 from offsites_jax.train.saved import SavedVariables

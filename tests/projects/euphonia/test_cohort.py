@@ -9,7 +9,7 @@ from offsites_jax.data.pipeline import global_batch
 from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia.cohort import COHORT, PERSONAL
 from offsites_jax.projects.euphonia.cohort_data import speaker_key, train_rows
-from offsites_jax.projects.euphonia.task import Transcribe
+from offsites_jax.projects.euphonia.transcription import Transcribe
 from offsites_jax.train.config import resolve
 from offsites_jax.train.loop import train
 from offsites_jax.train.writers import read_metrics

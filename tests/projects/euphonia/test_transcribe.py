@@ -18,9 +18,9 @@ from offsites_jax.projects.euphonia.commands.transcribe import (
     stream,
     transcribe,
 )
-from offsites_jax.projects.euphonia.data import padded
 from offsites_jax.projects.euphonia.loading import load
 from offsites_jax.projects.euphonia.prepared import open_records, samples_of
+from offsites_jax.projects.euphonia.utterances import padded
 from offsites_jax.train.config import resolve
 from offsites_jax.train.loop import train
 

@@ -15,7 +15,7 @@ from offsites_jax.projects.euphonia.decoding.beam import BeamSettings
 from offsites_jax.projects.euphonia.decoding.words import spellings_of
 from offsites_jax.projects.euphonia.loading import Recognizer
 from offsites_jax.projects.euphonia.model import Transducer
-from offsites_jax.projects.euphonia.task import NORMALIZATION
+from offsites_jax.projects.euphonia.transcription import NORMALIZATION
 from offsites_jax.train.contract import Variables
 
 
