@@ -6,8 +6,9 @@ import jax
 from etils import epath
 from matplotlib.figure import Figure
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.train.media import encode_figure
-from offsites_jax.train.writers import read_metrics, write_atomically
+from offsites_jax.train.writers import read_metrics
 
 Series = dict[str, list[tuple[int, float]]]
 

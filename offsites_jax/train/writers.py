@@ -27,6 +27,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import text as text_summary
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.train.media import (
     Media,
@@ -366,18 +367,6 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
         {name: value if name in RESERVED else float(value) for name, value in record.items()}
         for _, record in _lines(file, _read(file))
     ]
-
-
-def write_atomically(file: epath.Path, content: bytes) -> None:
-    """Writes a file that is never seen half-written; makes its folder."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(file)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _read(file: epath.Path) -> str:

@@ -2,13 +2,15 @@
 
 import io
 import os
-import pathlib
 import struct
 import wave
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 from jaxtyping import Float
+
+from offsites_jax.data.atomic import write_atomically
 
 _STREAMED = (0, 0xFFFFFFFF)  # what recorders write that did not come back to fill in the length
 _FORMS = (b"RIFF", b"RIFX", b"RF64")
@@ -68,13 +70,7 @@ def write_wav(path: str | os.PathLike[str], samples: Float[np.ndarray, "samples"
     """
     if samples.ndim != 1 or not np.all(np.isfinite(samples)):
         raise ValueError(f"{path}: only a finite waveform of one channel can be written")
-    file = pathlib.Path(path)
-    partial = file.with_name(f".{os.getpid()}.{file.name}")
-    try:
-        partial.write_bytes(_encode(samples, rate))
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(epath.Path(path), _encode(samples, rate))
 
 
 def _encode(samples: np.ndarray, rate: int) -> bytes:

@@ -7,7 +7,10 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from offsites_jax.data.text.vocabulary import BLANK, publish, refuse_unknown
+from etils import epath
+
+from offsites_jax.data.atomic import write_atomically
+from offsites_jax.data.text.vocabulary import BLANK, refuse_unknown
 from offsites_jax.errors import DamagedDataError, UserError
 
 # 75 characters of lower-case English text, which with the blank make 76.
@@ -60,7 +63,7 @@ class GraphemeTokenizer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the characters as JSON."""
         content = {"kind": _KIND, "characters": "".join(self._characters)}
-        publish(pathlib.Path(path), json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n")
+        write_atomically(epath.Path(path), json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "GraphemeTokenizer":

@@ -6,7 +6,10 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from offsites_jax.data.text.vocabulary import BLANK, publish, refuse_unknown
+from etils import epath
+
+from offsites_jax.data.atomic import write_atomically
+from offsites_jax.data.text.vocabulary import BLANK, refuse_unknown
 from offsites_jax.errors import DamagedDataError, UserError
 
 _UNKNOWN = 1
@@ -64,7 +67,7 @@ class PieceTokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model, a protocol buffer that other tools of SentencePiece read."""
-        publish(pathlib.Path(path), self._model)
+        write_atomically(epath.Path(path), self._model)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "PieceTokenizer":

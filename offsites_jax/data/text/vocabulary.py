@@ -1,7 +1,6 @@
 """What tokenizers have in common."""
 
 import os
-import pathlib
 from collections.abc import Container, Iterable
 from typing import Protocol
 
@@ -40,13 +39,3 @@ def refuse_unknown(text: str, known: Container[str]) -> None:
         listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown[:_SHOWN])
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         raise UserError(f"no label for {listed}{more}; normalise the text or train the tokenizer on it")
-
-
-def publish(path: pathlib.Path, content: bytes) -> None:
-    """Write a file that is never seen half-written."""
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

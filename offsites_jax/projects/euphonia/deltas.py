@@ -19,11 +19,11 @@ import safetensors
 import safetensors.flax
 from etils import epath
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.train.contract import Tree
 from offsites_jax.train.digest import leaf_digests
 from offsites_jax.train.state import flatten, unflatten
-from offsites_jax.train.writers import write_atomically
 
 FOLDER = "speakers"  # in the workdir of a cohort
 

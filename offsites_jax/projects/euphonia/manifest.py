@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.data.text.normalise import normalise
 from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia.corpora.delimited import read_table, read_text
 from offsites_jax.train.media import strict
-from offsites_jax.train.writers import write_atomically
 
 DOMAINS = ("home_automation", "caregiver", "conversational", "other")
 STATUSES = ("prompt_assumed", "verified")

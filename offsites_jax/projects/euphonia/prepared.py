@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from etils import epath
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.data.audio import LogMelConfig, log_mel
 from offsites_jax.data.audio.read import read_audio
 from offsites_jax.data.source import ArrayRecordSource, Record, write_array_record
@@ -28,7 +29,6 @@ from offsites_jax.data.text.pieces import PieceTokenizer, train_pieces
 from offsites_jax.data.text.vocabulary import Tokenizer
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.projects.euphonia.manifest import Utterance
-from offsites_jax.train.writers import write_atomically
 
 RECORDS, INDEX, FEATURES = "utterances.array_record", "index.json", "features.json"
 GRAPHEMES, PIECES = "graphemes.json", "pieces.model"

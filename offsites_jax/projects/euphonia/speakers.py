@@ -18,9 +18,9 @@ import numpy as np
 import yaml
 from etils import epath
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia.corpora.delimited import Row, read_csv
-from offsites_jax.train.writers import write_atomically
 
 SHIPPED = pathlib.Path(__file__).with_name("ratings.yaml")
 

@@ -10,10 +10,10 @@ from typing import Any
 from etils import epath
 from matplotlib.figure import Figure
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.projects.image_classification.arms import Result
 from offsites_jax.train.media import encode_figure
 from offsites_jax.train.plan_report import scaled
-from offsites_jax.train.writers import write_atomically
 
 
 def write_report(folder: epath.PathLike, results: Sequence[Result], measured_on: str) -> None:

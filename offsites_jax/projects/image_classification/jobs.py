@@ -375,7 +375,7 @@ def _check_all_read(errors: dict[str, str], count: int) -> None:
 
 
 def _write(file: epath.PathLike, content: bytes) -> None:
-    from offsites_jax.train.writers import write_atomically
+    from offsites_jax.data.atomic import write_atomically
 
     write_atomically(epath.Path(file), content)
 

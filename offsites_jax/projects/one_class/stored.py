@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 from etils import epath
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.train.writers import write_atomically
 
 T = TypeVar("T")
 

@@ -51,6 +51,6 @@ def check_all_read(errors: dict[str, str], count: int) -> None:
 
 def write(file: str | os.PathLike[str], content: bytes) -> None:
     """Writes a file that is never seen half-written."""
-    from offsites_jax.train.writers import write_atomically
+    from offsites_jax.data.atomic import write_atomically
 
     write_atomically(epath.Path(file), content)

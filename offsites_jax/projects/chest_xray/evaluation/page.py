@@ -9,6 +9,7 @@ from etils import epath
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.projects.chest_xray.accuracy.intervals import Interval
 from offsites_jax.projects.chest_xray.evaluation import figures
 from offsites_jax.projects.chest_xray.evaluation.study import Evaluation, sensitive_threshold
@@ -31,7 +32,6 @@ from offsites_jax.projects.chest_xray.worklist.arrivals import Turnaround
 from offsites_jax.projects.chest_xray.worklist.lanes import Entry
 from offsites_jax.train.media import encode_figure, encode_json, encode_table
 from offsites_jax.train.page import Paragraph, Part, Picture, Section, Table, cell_text, render
-from offsites_jax.train.writers import write_atomically
 
 SPACE = "\N{NO-BREAK SPACE}"
 NAMES = ("point", "order")  # columns of names as they are in code

@@ -7,9 +7,9 @@ from typing import Any
 
 from etils import epath
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.projects.chest_xray.inference.scoring import POINTS, read_points
-from offsites_jax.train.writers import write_atomically
 
 MANIFEST, PREPROCESSING = "manifest.json", "preprocessing.json"
 

@@ -15,13 +15,13 @@ from etils import epath
 from jaxtyping import UInt16
 from PIL import Image
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.errors import UserError
 from offsites_jax.projects.chest_xray.intake import identity, radiograph
 from offsites_jax.projects.chest_xray.intake.inputs import Input
 from offsites_jax.projects.chest_xray.intake.readings import Reading, read_all
 from offsites_jax.projects.chest_xray.tables.case import Case
 from offsites_jax.projects.chest_xray.tables.manifest import write_manifest
-from offsites_jax.train.writers import write_atomically
 
 MANIFEST, IMAGES = "manifest.csv", "images"
 PER_FOLDER = 1000

@@ -13,13 +13,13 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt16
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.errors import UserError
 from offsites_jax.projects.chest_xray.cohorts import splits
 from offsites_jax.projects.chest_xray.synthetic import outlines
 from offsites_jax.projects.chest_xray.synthetic.drawing import FINDINGS, Body, Finding, draw
 from offsites_jax.projects.chest_xray.tables.case import Case
 from offsites_jax.projects.chest_xray.tables.manifest import write_manifest
-from offsites_jax.train.writers import write_atomically
 
 SPLITS = {"train": 0.7, "tune": 0.12, "test": 0.18}
 MANIFEST, IMAGES = "manifest.csv", "images"

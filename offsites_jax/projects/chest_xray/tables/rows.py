@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from etils import epath
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.train.writers import write_atomically
 
 MAX_BYTES = 2**30
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from etils import epath
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia.analysis import figures
 from offsites_jax.projects.euphonia.analysis.anonymity import LEAST, shown
@@ -22,7 +23,6 @@ from offsites_jax.projects.euphonia.speakers import SHIPPED, read_scale, read_sp
 from offsites_jax.projects.euphonia.splits import read_split
 from offsites_jax.train.media import encode_figure, encode_json, encode_table
 from offsites_jax.train.page import Paragraph, Part, Picture, Section, Table, cell_text, render
-from offsites_jax.train.writers import write_atomically
 
 PRIVATE = "speakers_not_for_sharing.csv"
 

@@ -47,9 +47,9 @@ def personalize(
 
     from etils import epath
 
+    from offsites_jax.data.atomic import write_atomically
     from offsites_jax.projects.euphonia.personal import cohort_experiment, outcomes, summary, write_speakers
     from offsites_jax.train.loop import train
-    from offsites_jax.train.writers import write_atomically
 
     experiment = cohort_experiment(
         corpus,

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.data.audio.read import LEAST_RATE, LEAST_SECONDS
 from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia.manifest import Utterance, write_manifest
 from offsites_jax.projects.euphonia.speakers import Speaker, write_speakers
-from offsites_jax.train.writers import write_atomically
 
 FULL_RATE = 16000  # below it, the upper half of the features' band is empty
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.projects.euphonia.decoding.listener import Listener
 from offsites_jax.projects.euphonia.decoding.stream import Alternative, Recognised
 from offsites_jax.projects.euphonia.decoding.words import Caption, Word, captions_of, words_of
-from offsites_jax.train.writers import write_atomically
 
 
 class Transcript(NamedTuple):

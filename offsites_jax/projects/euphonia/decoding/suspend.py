@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from etils import epath
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.data.audio import frontend
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.projects.euphonia.decoding.listener import Listener
 from offsites_jax.projects.euphonia.decoding.stream import Settled, StreamState, start_stream
-from offsites_jax.train.writers import write_atomically
 
 _ABOUT = "about"  # JSON, among the arrays
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from etils import epath
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.errors import UserError
-from offsites_jax.train.writers import write_atomically
 
 
 def flag(key: str, value: Any) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 from matplotlib.figure import Figure
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.projects.image_classification.search.overrides import flag
 from offsites_jax.projects.image_classification.search.reward import pareto
 from offsites_jax.projects.image_classification.search.space import Backbone
@@ -15,7 +16,6 @@ from offsites_jax.projects.image_classification.search.study import Study
 from offsites_jax.projects.image_classification.search.trials import Trial
 from offsites_jax.train.media import encode_figure
 from offsites_jax.train.plan_report import scaled
-from offsites_jax.train.writers import write_atomically
 
 TOP = 10
 

@@ -11,8 +11,8 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
+from offsites_jax.data.atomic import write_atomically
 from offsites_jax.errors import DamagedDataError
-from offsites_jax.train.writers import write_atomically
 
 _ROW_BYTES = 1 << 16
 
