@@ -1,7 +1,7 @@
 r"""The base recogniser on LibriSpeech, 960 hours of read books: 122 million parameters, streaming.
 
-    offsites euphonia prepare --corpus librispeech --root /data/LibriSpeech --output /data/librispeech \
-        --pieces 4096
+    offsites euphonia read_corpus librispeech /data/LibriSpeech --output /data/books
+    offsites euphonia prepare /data/books/manifest.jsonl --output /data/librispeech --pieces 4096
     offsites train experiments/euphonia/base_librispeech.py --workdir gs://BUCKET/base \
         --config.data.path=/data/librispeech
 

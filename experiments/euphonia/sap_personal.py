@@ -1,6 +1,7 @@
 r"""One speaker of the Speech Accessibility Project personalised from a base recogniser.
 
-    offsites euphonia prepare --corpus speech_accessibility --root /data/sap --like /data/librispeech \
+    offsites euphonia read_corpus speech_accessibility /data/sap --output /data/sap_manifest
+    offsites euphonia prepare /data/sap_manifest/manifest.jsonl --like /data/librispeech \
         --output /data/sap_prepared
     offsites train experiments/euphonia/sap_personal.py --workdir workdirs/sap \
         --config.data.path=/data/sap_prepared --config.data.speaker=SPEAKER \

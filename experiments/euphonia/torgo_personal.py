@@ -1,6 +1,7 @@
 r"""One speaker of TORGO personalised from a base recogniser.
 
-    offsites euphonia prepare --corpus torgo --root /data/torgo --like /data/librispeech \
+    offsites euphonia read_corpus torgo /data/torgo --output /data/torgo_manifest
+    offsites euphonia prepare /data/torgo_manifest/manifest.jsonl --like /data/librispeech \
         --output /data/torgo_prepared
     offsites train experiments/euphonia/torgo_personal.py --workdir workdirs/torgo \
         --config.data.path=/data/torgo_prepared --config.data.speaker=SPEAKER \

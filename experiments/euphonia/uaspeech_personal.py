@@ -1,6 +1,7 @@
 r"""One speaker of UASpeech personalised from a base recogniser.
 
-    offsites euphonia prepare --corpus uaspeech --root /data/uaspeech --like /data/librispeech \
+    offsites euphonia read_corpus uaspeech /data/uaspeech --output /data/uaspeech_manifest
+    offsites euphonia prepare /data/uaspeech_manifest/manifest.jsonl --like /data/librispeech \
         --output /data/uaspeech_prepared
     offsites train experiments/euphonia/uaspeech_personal.py --workdir workdirs/uaspeech \
         --config.data.path=/data/uaspeech_prepared --config.data.speaker=SPEAKER \
