@@ -99,7 +99,9 @@ def warm_start(variables: Any, init_from: InitFrom) -> tuple[Any, Report]:
     ours = named_leaves(variables)
     source = _open(init_from)
     names, report = match(ours, source.leaves, init_from)
-    arrays = source.read({there: _wanted(source.leaves[there], ours[name]) for name, there in names.items()})
+    # One leaf there may fill several here; if any of them repeats it, it is read to the host.
+    plain_first = sorted(names.items(), key=lambda pair: ours[pair[0]].shape != source.leaves[pair[1]].shape)
+    arrays = source.read({there: _wanted(source.leaves[there], ours[name]) for name, there in plain_first})
     filled = {name: _placed(arrays[theirs], ours[name]) for name, theirs in names.items()}
     leaves = [filled.get(name, leaf) for name, leaf in ours.items()]
     return jax.tree.unflatten(jax.tree.structure(variables), leaves), report

@@ -132,15 +132,17 @@ def test_leaves_filled_from_one_source_share_no_memory(tmp_path):
 def test_members_start_alike(tmp_path):
     path = save(tmp_path, tree())
     fresh = {"params": {"own": {"kernel": jnp.zeros((8, 16, 16))}, "head": {"bias": jnp.zeros(10)}}}
+    fresh["params"]["whole"] = {"kernel": jnp.zeros((16, 16))}  # after "own", from the same leaf
     mesh = jax.make_mesh((4, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
     split = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     fresh["params"]["own"]["kernel"] = jax.device_put(fresh["params"]["own"]["kernel"], split)
-    rules = {"map": (("params/own", "params/backbone/layer_1"),), "repeat": ("params/own/",)}
+    rules = {"map": (("params/(own|whole)", "params/backbone/layer_1"),), "repeat": ("params/own/",)}
     variables, _ = warm_start(fresh, InitFrom(path, **rules))
     kernel = variables["params"]["own"]["kernel"]
     expected = np.asarray(tree()["params"]["backbone"]["layer_1"]["kernel"])
     np.testing.assert_array_equal(kernel, np.broadcast_to(expected, (8, 16, 16)))
     assert kernel.sharding == split
+    np.testing.assert_array_equal(variables["params"]["whole"]["kernel"], expected)
     with pytest.raises(UserError, match=r"\[8, 16, 16\] here and \[8, 16\] there, not what one index"):
         warm_start(fresh, InitFrom(path, map=(("params/own", "params/backbone/layer_0"),), repeat=("own",)))
 

@@ -4,8 +4,11 @@ Which utterances a speaker sees at a step follows from the seed, its name and th
 trained.
 """
 
+import dataclasses
+import functools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -61,12 +64,15 @@ def create_cohort_pipeline(experiment: Experiment, split: str, train: bool) -> P
     prepared = open_prepared(config, experiment.model.vocabulary)
     speakers = cohort_speakers(config, prepared, members)
     rows = [_rows_of(prepared, split, name, config) for name in speakers]
+    choose: Callable[[list[int], int, int], list[int]]
     if train:
         steps = experiment.train.steps
-        source: _Rows = _TrainRows(prepared, speakers, rows, members, number, steps, experiment.train.seed)
+        choose = functools.partial(train_rows, number=number, seed=experiment.train.seed)
     else:
         steps = max(-(-len(own) // number) for own in rows)
-        source = _EvalRows(prepared, speakers, rows, members, number, steps, experiment.train.seed)
+        choose = functools.partial(eval_rows, number=number)
+    records = Chosen(prepared, range(len(prepared.entries)))
+    source = _Rows(records, speakers, rows, members, steps, choose)
     return Pipeline(source, _Examples(prepared, config, number, train), ordered=True)
 
 
@@ -75,7 +81,7 @@ def speaker_key(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def train_rows(rows: Sequence[int], number: int, step: int, seed: int, key: int) -> list[int]:
+def train_rows(rows: Sequence[int], step: int, key: int, *, number: int, seed: int) -> list[int]:
     """The utterances of one speaker at a step: epoch after epoch, each in an order of its own."""
     found = []
     for position in range(step * number, (step + 1) * number):
@@ -85,59 +91,41 @@ def train_rows(rows: Sequence[int], number: int, step: int, seed: int, key: int)
     return found
 
 
+def eval_rows(rows: Sequence[int], step: int, key: int, *, number: int) -> list[int]:
+    """The utterances of one speaker in turn; none after the last."""
+    return list(rows[step * number : (step + 1) * number])
+
+
+@dataclasses.dataclass(frozen=True)
 class _Rows:
-    """Position `step * members + s` is what speaker s sees at a step."""
+    """Position `step * members + s` is what speaker s sees at a step: what `choose(rows, step, key)` says."""
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        speakers: tuple[str, ...],
-        rows: list[list[int]],
-        members: int,
-        number: int,
-        steps: int,
-        seed: int,
-    ) -> None:
-        self._arguments = (prepared, speakers, rows, members, number, steps, seed)
-        self._records = Chosen(prepared, range(len(prepared.entries)))
-        self._speakers, self._rows = speakers, rows
-        self._members, self._number, self._steps, self._seed = members, number, steps, seed
-
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), self._arguments
+    records: Chosen
+    speakers: tuple[str, ...]
+    rows: list[list[int]]
+    members: int
+    steps: int
+    choose: Callable[[list[int], int, int], list[int]]
 
     def __len__(self) -> int:
-        return self._members * self._steps
+        return self.members * self.steps
 
-    def __getitem__(self, index: int) -> dict[str, object]:
-        step, place = divmod(index, self._members)
-        if place >= len(self._speakers):  # pads the cohort to a whole number of rows for each device
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        step, place = divmod(index, self.members)
+        if place >= len(self.speakers):  # pads the cohort to a whole number of rows for each device
             return {"utterances": [], "speaker_key": 0, "step": step}
-        key = speaker_key(self._speakers[place])
-        chosen = self._choose(self._rows[place], step, key)
-        return {"utterances": [self._records[row] for row in chosen], "speaker_key": key, "step": step}
-
-    def _choose(self, rows: list[int], step: int, key: int) -> list[int]:
-        raise NotImplementedError
+        key = speaker_key(self.speakers[place])
+        chosen = self.choose(self.rows[place], step, key)
+        return {"utterances": [self.records[row] for row in chosen], "speaker_key": key, "step": step}
 
     def describe(self, index: int) -> str:
         """Step and row."""
-        step, place = divmod(index, self._members)
+        step, place = divmod(index, self.members)
         return f"step {step}, speaker number {place}"
 
     def fingerprint(self) -> str:
         """That of the records, and who is in which row."""
-        return f"{self._records.fingerprint()} {','.join(self._speakers)}"
-
-
-class _TrainRows(_Rows):
-    def _choose(self, rows: list[int], step: int, key: int) -> list[int]:
-        return train_rows(rows, self._number, step, self._seed, key)
-
-
-class _EvalRows(_Rows):
-    def _choose(self, rows: list[int], step: int, key: int) -> list[int]:
-        return rows[step * self._number : (step + 1) * self._number]
+        return f"{self.records.fingerprint()} {','.join(self.speakers)}"
 
 
 class _Examples:
@@ -147,13 +135,13 @@ class _Examples:
         self._tokenizer = prepared.tokenizer
         self._config, self._number, self._train = config, number, train
 
-    def __call__(self, record: dict[str, object], rng: np.random.Generator | None) -> Example:
-        utterances, key = record["utterances"], int(record["speaker_key"])  # type: ignore[call-overload]
+    def __call__(self, record: dict[str, Any], rng: np.random.Generator | None) -> Example:
+        utterances, key = record["utterances"], int(record["speaker_key"])
         examples = []
-        for place, utterance in enumerate(utterances):  # type: ignore[arg-type, var-annotated]
+        for place, utterance in enumerate(utterances):
             samples = samples_of(utterance)
             if self._train and self._config.augment_waveform:
-                position = int(record["step"]) * self._number + place  # type: ignore[call-overload]
+                position = int(record["step"]) * self._number + place
                 own = np.random.Generator(np.random.Philox(key=[key, position]))
                 samples = augmented(samples, own, self._config)
             examples.append(padded(samples, self._tokenizer.encode(utterance["text"]), self._config))
@@ -162,7 +150,7 @@ class _Examples:
         examples += [silence] * (self._number - len(examples))
         return {
             **{name: np.stack([one[name] for one in examples]) for name in silence},
-            "real": (np.arange(self._number) < len(utterances)).astype(np.float32),  # type: ignore[arg-type]
+            "real": (np.arange(self._number) < len(utterances)).astype(np.float32),
             "speaker_key": np.asarray(key, np.uint32),
         }
 

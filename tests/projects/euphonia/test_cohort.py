@@ -154,12 +154,12 @@ def test_one_speakers_nan_stays_its_own(raw, base, three, runs, monkeypatch):
 
 def test_a_speakers_utterances_follow_from_its_name_and_the_step():
     rows = list(range(10, 17))
-    seen = [row for step in range(7) for row in train_rows(rows, 3, step, seed=1, key=77)]
+    seen = [row for step in range(7) for row in train_rows(rows, step, 77, number=3, seed=1)]
     assert sorted(seen[:7]) == rows
     assert sorted(seen[7:14]) == rows
     assert seen[:7] != seen[7:14]
-    assert train_rows(rows, 3, 4, seed=1, key=77) == seen[12:15]
-    assert train_rows(rows, 3, 0, seed=1, key=78) != seen[:3]
+    assert train_rows(rows, 4, 77, number=3, seed=1) == seen[12:15]
+    assert train_rows(rows, 0, 78, number=3, seed=1) != seen[:3]
 
 
 def test_rows_of_a_batch_are_speakers(raw, base):
