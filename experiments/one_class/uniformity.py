@@ -4,8 +4,8 @@ r"""How evenly contrastive features lie on the sphere, with and without distribu
     offsites train experiments/one_class/uniformity.py:digits-plain-16 --workdir workdirs/even/plain-16
     offsites one_class uniformity workdirs/even/da-16 workdirs/even/plain-16 --output workdirs/even
 
-Variants: digits-{da, plain}-{16, 32, 64} and cifar10-{da, plain}-{32, 64, 128, 256, 512}; the first is the
-default. Every size sees each image as often. `cifar10` is the recipe of droc.py; `digits` is a small network
+Variants: cifar10-{da, plain}-{32, 64, 128, 256, 512}, the first of them the default, and
+digits-{da, plain}-{16, 32, 64}. Every size sees each image as often. `cifar10` is the recipe of droc.py; `digits` is a small network
 on the zeros of scikit-learn.
 
 Pod: v5e:2x2 for cifar10; digits run on a laptop, a minute each.
@@ -18,7 +18,7 @@ import ml_collections
 from offsites_jax.projects.one_class.recipes import papers, published
 
 KINDS = {"da": "contrastive_da", "plain": "contrastive"}
-SIZES = {"digits": (16, 32, 64), "cifar10": (32, 64, 128, 256, 512)}
+SIZES = {"cifar10": (32, 64, 128, 256, 512), "digits": (16, 32, 64)}
 VARIANTS = tuple(f"{data}-{kind}-{size}" for data in SIZES for kind in KINDS for size in SIZES[data])
 IMAGES = {"digits": 88, "cifar10": 5_000}
 DIGITS_EPOCHS = 60
