@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 from etils import epath
 
-FORMAT = 1  # of what is measured; raise it when a cost of before would be wrong
+FORMAT = 2  # of what is measured; raise it when a cost of before would be wrong
 PACKAGES = ("jax", "jaxlib", "libtpu")
 
 T = TypeVar("T")

@@ -104,9 +104,8 @@ def _traffic(program: Program, instruction: Instruction, shapes: Mapping[str, st
         return 2 * hbm_bytes(instruction.shape) if any(map(hbm_bytes, operands.values())) else 0.0
     if kind == "dynamic-update-slice":  # in place: only the part is written
         return 2 * hbm_bytes(list(operands.values())[1])
-    called = _CALLED.search(instruction.attributes) if kind == "fusion" else None
-    if called:
-        return _fusion_traffic(program.computations[called[1]], instruction, shapes)
+    if kind == "fusion":
+        return _fusion_traffic(program, instruction, shapes)
     # An asynchronous start repeats its operands in its result.
     written = 0.0 if kind.endswith("-start") else hbm_bytes(instruction.shape)
     return written + sum(map(hbm_bytes, operands.values()))
@@ -120,31 +119,48 @@ def _copy_traffic(copy: Instruction, source: str) -> float:
     return sum(size for end in (source, target) if not _SPACE.search(end))
 
 
-def _fusion_traffic(body: Sequence[str], fusion: Instruction, shapes: Mapping[str, str]) -> float:
+class _Body:
+    """The inside of a fusion: its lines by name, the uses of each, its parameters and its results."""
+
+    def __init__(self, program: Program, fusion: Instruction) -> None:
+        called = _CALLED.search(fusion.attributes)
+        lines = tuple(_instructions(program.computations[called[1]])) if called else ()
+        self.program = program
+        self.named = {line.name: line for line in lines}
+        self.users: dict[str, list[Instruction]] = {}
+        for line in lines:
+            for name in set(line.operands):
+                self.users.setdefault(name, []).append(line)
+        # The number stands where operands would: parameter(3).
+        inputs = [line for line in lines if line.kind == "parameter"]
+        self.parameters = {int(line.attributes.split(")")[0]): line.name for line in inputs}
+        root = next(line for line in lines if line.root)
+        self.results = root.operands if root.kind == "tuple" else (root.name,)
+
+
+def _fusion_traffic(program: Program, fusion: Instruction, shapes: Mapping[str, str]) -> float:
     """Operands, of which perhaps only a part is read, and results, of which perhaps only a part is new."""
-    instructions = tuple(_instructions(body))
-    users: dict[str, list[Instruction]] = {}
-    for instruction in instructions:
-        for name in set(instruction.operands):
-            users.setdefault(name, []).append(instruction)
-    parameters = {
-        int(re.match(r"\d+", i.attributes)[0]): i  # type: ignore[index]  # parameter(3) always has its number
-        for i in instructions
-        if i.kind == "parameter"
-    }
-    total = 0.0
+    body, total = _Body(program, fusion), 0.0
     for number, name in enumerate(fusion.operands):
         whole = hbm_bytes(shapes.get(name, ""))
-        parts = list(_parts_read(parameters[number].name, users)) if whole else []
+        parts = list(_parts_read(body, body.parameters[number])) if whole else []
         total += whole if None in parts else min(whole, sum(map(float, filter(None, parts))))
-    return total + _written(instructions, fusion)
+    for result, shape in zip(body.results, tuple_elements(fusion.shape), strict=False):
+        updated = None if _SPACE.search(shape) else _part_updated(body, result)
+        total += hbm_bytes(shape) if updated is None else updated
+    return total
 
 
-def _parts_read(name: str, users: Mapping[str, list[Instruction]]) -> Iterator[float | None]:
+def _parts_read(body: _Body, name: str) -> Iterator[float | None]:
     """Bytes that each use of a value reads of it; None for all of it."""
-    for user in users.get(name, ()):
+    for user in body.users.get(name, ()):
         if user.kind in _VIEWS:
-            yield from _parts_read(user.name, users)
+            yield from _parts_read(body, user.name)
+        elif user.kind == "fusion":
+            inner = _Body(body.program, user)
+            places = (number for number, operand in enumerate(user.operands) if operand == name)
+            for number in places:
+                yield from _parts_read(inner, inner.parameters[number])
         elif user.kind in _PARTS and user.operands[0] == name:
             yield _array_bytes(user.shape)
         elif user.kind == "dynamic-update-slice" and user.operands[0] == name:
@@ -153,26 +169,17 @@ def _parts_read(name: str, users: Mapping[str, list[Instruction]]) -> Iterator[f
             yield None
 
 
-def _written(instructions: Sequence[Instruction], fusion: Instruction) -> float:
-    """Bytes a fusion writes to HBM: its results, or the updated parts of those it updates in place."""
-    named = {instruction.name: instruction for instruction in instructions}
-    root = next(instruction for instruction in instructions if instruction.root)
-    results = root.operands if root.kind == "tuple" else (root.name,)
-    total = 0.0
-    for result, shape in zip(results, tuple_elements(fusion.shape), strict=False):
-        source = _seen_through(named[result], named)
-        if source.kind == "dynamic-update-slice" and not _SPACE.search(shape):
-            total += _array_bytes(named[source.operands[1]].shape)
-        else:
-            total += hbm_bytes(shape)
-    return total
-
-
-def _seen_through(instruction: Instruction, named: Mapping[str, Instruction]) -> Instruction:
-    """What a view is a view of."""
-    while instruction.kind in _VIEWS:
-        instruction = named[instruction.operands[0]]
-    return instruction
+def _part_updated(body: _Body, result: str) -> float | None:
+    """Bytes of a result that are new where it is an array updated in place; None for all of it."""
+    source = body.named[result]
+    while source.kind in _VIEWS:
+        source = body.named[source.operands[0]]
+    if source.kind == "dynamic-update-slice":
+        return _array_bytes(body.named[source.operands[1]].shape)
+    if source.kind == "fusion":
+        inner = _Body(body.program, source)
+        return _part_updated(inner, inner.results[0])
+    return None
 
 
 def _instructions(lines: Sequence[str]) -> Iterator[Instruction]:

@@ -109,3 +109,41 @@ ENTRY %main (a: f32[8,128]) -> f32[8,128] {
 
 def test_a_prefetch_reads_once_and_on_chip_work_is_free():
     assert hbm_traffic(parse_program(PREFETCHED)) == 2 * 8 * 128 * 4
+
+
+NESTED = """\
+%slice (whole: f32[64,8,128], at: s32[]) -> f32[1,8,128] {
+  %whole = f32[64,8,128]{2,1,0:T(8,128)} parameter(0)
+  %at = s32[]{:T(128)S(6)} parameter(1)
+  %zero = s32[]{:T(128)} constant(0)
+  ROOT %part = f32[1,8,128]{2,1,0:T(8,128)} dynamic-slice(%whole, %at, %zero, %zero)
+}
+
+%update (into: f32[64,8,128], new: f32[1,8,128], where: s32[]) -> f32[64,8,128] {
+  %into = f32[64,8,128]{2,1,0:T(8,128)} parameter(0)
+  %new = f32[1,8,128]{2,1,0:T(8,128)} parameter(1)
+  %where = s32[]{:T(128)S(6)} parameter(2)
+  %nought = s32[]{:T(128)} constant(0)
+  ROOT %put = f32[64,8,128]{2,1,0:T(8,128)} dynamic-update-slice(%into, %new, %where, %nought, %nought)
+}
+
+%outer (a: f32[64,8,128], b: f32[64,8,128], i: s32[]) -> f32[64,8,128] {
+  %a = f32[64,8,128]{2,1,0:T(8,128)} parameter(0)
+  %b = f32[64,8,128]{2,1,0:T(8,128)} parameter(1)
+  %i = s32[]{:T(128)S(6)} parameter(2)
+  %row = f32[1,8,128]{2,1,0:T(8,128)} fusion(%a, %i), kind=kLoop, calls=%slice
+  %twice = f32[1,8,128]{2,1,0:T(8,128)} add(%row, %row)
+  ROOT %done = f32[64,8,128]{2,1,0:T(8,128)} fusion(%b, %twice, %i), kind=kLoop, calls=%update
+}
+
+ENTRY %main (x: f32[64,8,128], y: f32[64,8,128], n: s32[]) -> f32[64,8,128] {
+  %x = f32[64,8,128]{2,1,0:T(8,128)} parameter(0)
+  %y = f32[64,8,128]{2,1,0:T(8,128)} parameter(1)
+  %n = s32[]{:T(128)S(6)} parameter(2)
+  ROOT %out = f32[64,8,128]{2,1,0:T(8,128)} fusion(%x, %y, %n), kind=kLoop, calls=%outer
+}
+"""
+
+
+def test_a_part_counts_as_one_inside_a_fusion_in_a_fusion():
+    assert hbm_traffic(parse_program(NESTED)) == 2 * 8 * 128 * 4  # one row read, one written
