@@ -5,8 +5,9 @@ In an environment with offsites-jax[collect] and playwright 1.49 or newer, where
     python tools/checks/collection.py [--browser /usr/bin/chromium] [--pictures FOLDER]
 
 Consents, records three phrases, kills the server while one is on its way, loads the page again, deletes one,
-and compares what the page says with the files on disk. Then silence and a microphone that is too loud, a
-narrow window, large text, a screen that wants no motion, taking back the agreement, and deleting everything.
+and compares what the page says with the files on disk. Then a question about a picture, silence, a microphone
+that is too loud, a narrow window, large text, a screen that wants no motion, taking back the agreement, and
+deleting everything.
 Prints a line of JSON for each thing that was checked, and ends with 1 if one of them failed.
 """
 
@@ -26,12 +27,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw
 from playwright.sync_api import Page, sync_playwright
 
 RATE = 48000
 SERVE = (
     "import sys; from offsites_jax.projects.euphonia.collect.commands import collect; "
-    "collect(sys.argv[1], port=int(sys.argv[2]), unique=12, repeated=0)"
+    "collect(sys.argv[1], port=int(sys.argv[2]), unique=12, repeated=0, questions=(sys.argv[3],))"
 )
 
 
@@ -50,8 +52,9 @@ class Checks:
 class Server:
     """The command as its own process, so that it can be killed."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, questions: pathlib.Path) -> None:
         self.folder = folder
+        self.questions = questions
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -59,7 +62,7 @@ class Server:
 
     def start(self) -> str:
         """The link it prints."""
-        command = [sys.executable, "-c", SERVE, str(self.folder), str(self.port)]
+        command = [sys.executable, "-c", SERVE, str(self.folder), str(self.port), str(self.questions)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout
         for line in self.process.stdout:
@@ -86,11 +89,12 @@ def main() -> None:
         here = pathlib.Path(temporary)
         pictures = pathlib.Path(options.pictures or here / "pictures")
         pictures.mkdir(parents=True, exist_ok=True)
-        server = Server(here / "study")
+        server = Server(here / "study", write_questions(here))
         try:
             with browse(options.browser, write_sound(here / "speech.wav", 0.3), checks) as page:
                 record_three(page, server, checks, pictures)
                 delete_one(page, server, checks)
+                answer(page, server, checks, pictures)
                 look(page, checks, pictures)
             with browse(options.browser, write_sound(here / "silence.wav", 0), checks) as page:
                 one_verdict(page, server, "silence", "We could not hear any speech", checks, pictures)
@@ -118,6 +122,19 @@ def write_sound(path: pathlib.Path, level: float) -> pathlib.Path:
         stream.setframerate(RATE)
         stream.writeframes(np.rint(samples * 32767).astype("<i2").tobytes())
     return path
+
+
+def write_questions(folder: pathlib.Path) -> pathlib.Path:
+    """A file with one question, which comes in the middle of the list, about a picture of a house."""
+    picture = Image.new("RGB", (800, 600), "#cfe8ff")
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((250, 300, 550, 520), "#b35c3c")
+    draw.polygon(((220, 300), (400, 150), (580, 300)), "#6b2d1a")
+    draw.rectangle((370, 400, 430, 520), "#2d1a10")
+    picture.save(folder / "house.png")
+    file = folder / "questions.txt"
+    file.write_text("conversational\tWhat do you see in this picture?\thouse.png\n")
+    return file
 
 
 @contextlib.contextmanager
@@ -177,7 +194,7 @@ def record_three(page: Page, server: Server, checks: Checks, pictures: pathlib.P
     speak(page)
     page.reload()
     page.wait_for_selector("#verdict:visible")
-    checks.expect("progress", page.text_content("#progress-text") == "3 of 12 recorded")
+    checks.expect("progress", page.text_content("#progress-text") == "3 of 13 recorded")
     compare(page, server, checks)
 
 
@@ -190,7 +207,7 @@ def discard_unsent(page: Page, checks: Checks) -> None:
     page.wait_for_selector("#ask[open]")
     press_on(page, "ask-yes")
     page.wait_for_selector("#verdict", state="hidden")
-    checks.expect("unsent_can_be_deleted", page.text_content("#progress-text") == "2 of 12 recorded")
+    checks.expect("unsent_can_be_deleted", page.text_content("#progress-text") == "2 of 13 recorded")
     page.keyboard.press("ArrowLeft")
 
 
@@ -257,6 +274,29 @@ def delete_one(page: Page, server: Server, checks: Checks) -> None:
     buried = (server.folder / "tombstones.jsonl").read_text().splitlines()
     checks.expect("deleted", len(recordings(server)) == 2 and len(buried) == 1)
     checks.expect("no_sound_left", len(list(server.folder.rglob("*.wav"))) == 2)
+
+
+def answer(page: Page, server: Server, checks: Checks, pictures: pathlib.Path) -> None:
+    """Go to the question, see its picture, answer, and go back to where one was."""
+    place = page.text_content("#place")
+    steps = 0
+    while not page.text_content("#place").startswith("Question") and steps < 12:
+        page.keyboard.press("ArrowRight")
+        steps += 1
+    page.wait_for_selector("#picture:visible")
+    width = "document.getElementById('picture').naturalWidth"
+    wait_until(lambda: page.evaluate(width) > 0)
+    checks.expect("picture_is_shown", page.evaluate(width) == 800 and page.is_visible("#task"))
+    below = page.evaluate("document.getElementById('record').getBoundingClientRect().bottom - innerHeight")
+    checks.expect("record_is_in_view", below <= 0, below=below)
+    speak(page)
+    page.screenshot(path=pictures / "question.png")
+    stored = recordings(server)[-1][0]
+    checks.expect("answer_is_a_response", stored["taskType"] == "response", stored=stored["prompt"])
+    for _ in range(steps):
+        page.keyboard.press("ArrowLeft")
+    page.wait_for_selector("#picture", state="hidden")
+    checks.expect("phrases_have_no_picture", page.text_content("#place") == place and page.is_hidden("#task"))
 
 
 def look(page: Page, checks: Checks, pictures: pathlib.Path) -> None:

@@ -152,7 +152,7 @@ def _windows(samples: Waveforms, config: LogMelConfig) -> Float[Array, "batch fr
     steps = -(-config.window // config.step)
     needed = (count + steps - 1) * config.step
     padded = jnp.pad(samples, ((0, 0), (0, max(0, needed - samples.shape[1]))))[:, :needed]
-    hops = padded.reshape(len(samples), -1, config.step)
+    hops = padded.reshape(samples.shape[0], -1, config.step)
     parts = [hops[:, part : part + count] for part in range(steps)]
     return jnp.concatenate(parts, axis=-1)[..., : config.window]
 

@@ -16,13 +16,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from etils import epath
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from offsites_jax.parallel.mesh import BATCH_AXES
-from offsites_jax.projects.euphonia.cohort_data import cohort_speakers
+from offsites_jax.projects.euphonia.cohort_data import Member, cohort_members
 from offsites_jax.projects.euphonia.model import Transducer
 from offsites_jax.projects.euphonia.prepared import INDEX, read_prepared
 from offsites_jax.projects.euphonia.transcription import NORMALIZATION, TaskConfig, Transcribe
@@ -37,7 +38,7 @@ DEV = "dev"  # evaluator whose losses members stop by
 
 @dataclasses.dataclass(frozen=True)
 class Cohort(Transcribe):
-    """Speakers side by side; `speakers` are their names, in the order of the rows, without the padding."""
+    """Members side by side; `speakers` are their names, in the order of the rows, without the padding."""
 
     speakers: tuple[str, ...] = ()
 
@@ -72,8 +73,7 @@ class Cohort(Transcribe):
         self, params: Tree, model_state: Tree, batch: Batch, rng: PRNGKeyArray, step: Int[Array, ""]
     ) -> Loss:
         """Sum over members of each one's mean loss: the gradient of one does not know the others."""
-        cohort = model_state[COHORT]
-        active = cohort["active"] & (batch["real"].sum(1) > 0)
+        active = model_state[COHORT]["active"] & (batch["real"].sum(1) > 0)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(rng, batch["speaker_key"])
 
         def one(common: Tree, member: tuple[Tree, Batch, PRNGKeyArray]) -> Array:
@@ -86,10 +86,9 @@ class Cohort(Transcribe):
         values = each_member(one, common, (own, utterances, keys), self.config.at_a_time)
         good = active & jnp.isfinite(values)
         total = jnp.where(good, values, 0.0).sum()
-        skipped = cohort["skipped"] + (active & ~good)
         return Loss(
             {"nll": Mean(total, jnp.ones(()))},
-            {**model_state, COHORT: {**cohort, "skipped": skipped}},
+            model_state,
             {"member_nll": Mean.of(jnp.where(good, values, 0.0), good), "active": Mean.of(active)},
         )
 
@@ -119,6 +118,16 @@ class Cohort(Transcribe):
             "nll": each_member(one, common, members, self.config.at_a_time),
             "utterances": batch["real"].sum(1),
         }
+
+    def settle(self, before: Tree, after: Tree) -> Tree:
+        """Counts the steps that a member had to skip.
+
+        Where its loss or its gradient was not finite, its optimizer got no gradient and did not step.
+        """
+        cohort = after.model_state[COHORT]
+        stood = _steps_taken(after.opt_state) == _steps_taken(before.opt_state)
+        cohort = {**cohort, "skipped": cohort["skipped"] + (cohort["active"] & stood)}
+        return after.replace(model_state={**after.model_state, COHORT: cohort})
 
     def heed(self, state: Tree, scores: Mapping[str, Float[Array, ""]]) -> Tree:
         """Keeps the layers of members whose dev loss fell, and stops those that have waited long enough."""
@@ -222,18 +231,29 @@ def _backward(_: None, gradient: Tree) -> tuple[Tree]:
 sheltered.defvjp(_forward, _backward)
 
 
+def _steps_taken(opt_state: Tree) -> Int[Array, " members"]:
+    """Of each member; all counts in a member's state are the same."""
+    return optax.tree.get_all_with_path(opt_state, "count")[0][1]
+
+
 def _as_rows(flags: Bool[Array, " members"], like: Array) -> Array:
     return flags.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def create_cohort(model: Transducer, config: TaskConfig, data: DataConfig) -> Cohort:
     """The task for the speakers of a corpus; without the corpus, as for a plan, all members are real."""
+    names = tuple(member.name for member in members_of(config, data))
+    return Cohort(model, config, data, names)
+
+
+def members_of(config: TaskConfig, data: DataConfig) -> tuple[Member, ...]:
+    """The members in the order of their rows, without the padding."""
     there = bool(data.path) and (epath.Path(data.path) / INDEX).exists()
     prepared = read_prepared(data.path) if there else None
-    names = cohort_speakers(data, prepared, config.members)
-    return Cohort(model, config, data, names or tuple(map(str, range(config.members))))
+    numbers = map(str, range(config.members))
+    return cohort_members(data, prepared, config.members) or tuple(Member(name, name) for name in numbers)
 
 
 def cohort_names(experiment: Experiment) -> tuple[str, ...]:
-    """Speakers of a cohort's experiment, in the order of their rows."""
-    return create_cohort(Transducer(experiment.model), experiment.task, experiment.data).speakers
+    """Members of a cohort's experiment, in the order of their rows."""
+    return tuple(member.name for member in members_of(experiment.task, experiment.data))

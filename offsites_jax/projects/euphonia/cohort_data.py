@@ -1,20 +1,21 @@
-"""Utterances of many speakers, each from a stream of its own: row s of every batch belongs to speaker s.
+"""Utterances of many speakers, each from a stream of its own: row s of every batch belongs to member s.
 
-Which utterances a speaker sees at a step follows from the seed, its name and the step, whoever else is
-trained.
+A member is a speaker, or a speaker with a part of the training utterances. Which of them it sees at a step
+follows from the seed, the speaker and the step, whoever else is trained.
 """
 
 import dataclasses
 import functools
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from offsites_jax.data.pipeline import Example, Pipeline
 from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia.prepared import Prepared, samples_of
+from offsites_jax.projects.euphonia.splits import nested_subsets
 from offsites_jax.projects.euphonia.utterances import (
     Chosen,
     DataConfig,
@@ -26,25 +27,49 @@ from offsites_jax.projects.euphonia.utterances import (
 from offsites_jax.train.config import Experiment
 
 
-def cohort_speakers(config: DataConfig, prepared: Prepared | None, members: int) -> tuple[str, ...]:
-    """The speakers of a cohort in the order of their rows.
+class Member(NamedTuple):
+    """One of the recognisers that are trained side by side.
+
+    Attributes:
+      name: of its scores and files.
+      speaker: whose it is.
+      utterances: of the training part that it learns from; 0 for all.
+
+    """
+
+    name: str
+    speaker: str
+    utterances: int = 0
+
+
+def cohort_members(config: DataConfig, prepared: Prepared | None, most: int) -> tuple[Member, ...]:
+    """The members of a cohort in the order of their rows.
 
     Raises:
-      UserError: one has no utterances, comes twice, or there are more than members.
+      UserError: a speaker has no utterances, a member comes twice, or there are more than `most`.
 
     """
     known = prepared.speakers() if prepared else ()
     chosen = config.speakers or known
+    sizes = config.train_utterances or (0,) * len(chosen)
+    if len(sizes) != len(chosen):
+        raise UserError(
+            f"config.data.train_utterances: has {len(sizes)} numbers for {len(chosen)} speakers; give as many"
+        )
+    members = tuple(
+        Member(f"{speaker}-{size}" if size else speaker, speaker, size)
+        for speaker, size in zip(chosen, sizes, strict=True)
+    )
     unknown = [name for name in chosen if prepared and name not in known]
-    if unknown or len(set(chosen)) < len(chosen):
+    if unknown or len({member.name for member in members}) < len(members):
         said = f"{unknown[0]!r} has no utterances there" if unknown else "one comes twice"
         raise UserError(f"config.data.speakers: {said}; the corpus has {len(known)} speakers")
-    if len(chosen) > members:
+    if len(members) > most:
         raise UserError(
-            f"config.task.members: is {members}, but there are {len(chosen)} speakers; raise it to a "
+            f"config.task.members: is {most}, but there are {len(members)} speakers; raise it to a "
             "multiple of the devices"
         )
-    return tuple(chosen)
+    return members
 
 
 def create_cohort_pipeline(experiment: Experiment, split: str, train: bool) -> Pipeline:
@@ -62,17 +87,18 @@ def create_cohort_pipeline(experiment: Experiment, split: str, train: bool) -> P
             "row is a speaker"
         )
     prepared = open_prepared(config, experiment.model.vocabulary)
-    speakers = cohort_speakers(config, prepared, members)
-    rows = [_rows_of(prepared, split, name, config) for name in speakers]
+    cohort = cohort_members(config, prepared, members)
+    rows = [_rows_of(prepared, split, member.speaker, config) for member in cohort]
     choose: Callable[[list[int], int, int], list[int]]
     if train:
+        rows = [_subset(prepared, own, member) for own, member in zip(rows, cohort, strict=True)]
         steps = experiment.train.steps
         choose = functools.partial(train_rows, number=number, seed=experiment.train.seed)
     else:
         steps = max(-(-len(own) // number) for own in rows)
         choose = functools.partial(eval_rows, number=number)
     records = Chosen(prepared, range(len(prepared.entries)))
-    source = _Rows(records, speakers, rows, members, steps, choose)
+    source = _Rows(records, cohort, rows, members, steps, choose)
     return Pipeline(source, _Examples(prepared, config, number, train), ordered=True)
 
 
@@ -98,10 +124,10 @@ def eval_rows(rows: Sequence[int], step: int, key: int, *, number: int) -> list[
 
 @dataclasses.dataclass(frozen=True)
 class _Rows:
-    """Position `step * members + s` is what speaker s sees at a step: what `choose(rows, step, key)` says."""
+    """Position `step * members + s` is what member s sees at a step: what `choose(rows, step, key)` says."""
 
     records: Chosen
-    speakers: tuple[str, ...]
+    cohort: tuple[Member, ...]
     rows: list[list[int]]
     members: int
     steps: int
@@ -112,20 +138,20 @@ class _Rows:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         step, place = divmod(index, self.members)
-        if place >= len(self.speakers):  # pads the cohort to a whole number of rows for each device
+        if place >= len(self.cohort):  # pads the cohort to a whole number of rows for each device
             return {"utterances": [], "speaker_key": 0, "step": step}
-        key = speaker_key(self.speakers[place])
+        key = speaker_key(self.cohort[place].speaker)
         chosen = self.choose(self.rows[place], step, key)
         return {"utterances": [self.records[row] for row in chosen], "speaker_key": key, "step": step}
 
     def describe(self, index: int) -> str:
         """Step and row."""
         step, place = divmod(index, self.members)
-        return f"step {step}, speaker number {place}"
+        return f"step {step}, member number {place}"
 
     def fingerprint(self) -> str:
         """That of the records, and who is in which row."""
-        return f"{self.records.fingerprint()} {','.join(self.speakers)}"
+        return f"{self.records.fingerprint()} {','.join(member.name for member in self.cohort)}"
 
 
 class _Examples:
@@ -163,3 +189,17 @@ def _rows_of(prepared: Prepared, split: str, speaker: str, config: DataConfig) -
         raise UserError(f"config.data.path: {config.path}: speaker {speaker!r} has nothing in part {split!r}")
     check_lengths(prepared, rows, config)
     return rows
+
+
+def _subset(prepared: Prepared, rows: list[int], member: Member) -> list[int]:
+    """The rows that a member learns from, in their order; those of a smaller number are among them."""
+    if not member.utterances:
+        return rows
+    if not 0 < member.utterances <= len(rows):
+        raise UserError(
+            f"config.data.train_utterances: is {member.utterances} for {member.speaker!r}, who has "
+            f"{len(rows)}; give 0 for all"
+        )
+    names = [prepared.entries[row].utt_id for row in rows]
+    chosen = set(nested_subsets(names, (member.utterances,))[member.utterances])
+    return [row for row, name in zip(rows, names, strict=True) if name in chosen]

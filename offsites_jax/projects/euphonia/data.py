@@ -27,6 +27,7 @@ def create_pipeline(experiment: Experiment, split: str, train: bool) -> Pipeline
       UserError: no such corpus, speaker or part; or it does not go with the experiment.
 
     """
+    refuse_stream(experiment)
     if experiment.task.members:
         return create_cohort_pipeline(experiment, split, train)
     config: DataConfig = experiment.data
@@ -46,4 +47,14 @@ def create_pipeline(experiment: Experiment, split: str, train: bool) -> Pipeline
 
 def create_input_pipeline(experiment: Experiment, paths: Sequence[str]) -> Pipeline:
     """The pipeline of recordings a user names, for `offsites predict`."""
+    refuse_stream(experiment)
     return Pipeline(FilesSource(paths), functools.partial(example_of_file, config=experiment.data))
+
+
+def refuse_stream(experiment: Experiment) -> None:
+    """Raises UserError for a model that is one step of a stream: no pipeline feeds that its own state."""
+    if experiment.task.stream_rows:
+        raise UserError(
+            "config.task.stream_rows: one step of a stream can only be exported; for recordings use "
+            "`offsites euphonia transcribe`, or `offsites euphonia merge` without --stream-seconds"
+        )

@@ -68,14 +68,16 @@ def read_about(folder: epath.PathLike, speaker: str) -> About:
     """What is noted of a speaker.
 
     Raises:
-      UserError: there is no such speaker; names those there are.
+      UserError: there is no such speaker. Says how many there are, not who: that is health data.
       DamagedDataError: the note is damaged.
 
     """
     note = delta_file(folder, speaker).with_suffix(".json")
     if not note.exists():
-        known = ", ".join(list_speakers(folder)) or "none"
-        raise UserError(f"{folder}: no speaker {speaker!r}; there are: {known}")
+        count = len(list_speakers(folder))
+        raise UserError(
+            f"{folder}: no speaker {speaker!r}; look there for the names of the {count} there are"
+        )
     try:
         return msgspec.convert(json.loads(note.read_text()), About)
     except (ValueError, msgspec.ValidationError) as error:

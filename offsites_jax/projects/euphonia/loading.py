@@ -12,7 +12,7 @@ from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia.cohort import SHARED, join_layers
 from offsites_jax.projects.euphonia.deltas import FOLDER, add_delta, read_about, read_delta
 from offsites_jax.projects.euphonia.model import Transducer
-from offsites_jax.projects.euphonia.prepared import read_tokenizer
+from offsites_jax.projects.euphonia.prepared import has_tokenizer, read_tokenizer
 from offsites_jax.projects.euphonia.transcription import NORMALIZATION, Transcribe
 from offsites_jax.train.config import Experiment, resolve
 from offsites_jax.train.contract import Tree, Variables
@@ -42,16 +42,18 @@ class Recognizer:
     folder: epath.Path
 
     def tokenizer(self, path: epath.PathLike = "") -> Tokenizer:
-        """That of the corpus it was trained on, or of the folder told.
+        """That of the folder told; else of the workdir, or of the corpus it was trained on.
 
         Raises:
           UserError: it is not there, or of another size.
 
         """
-        found = read_tokenizer(path or self.experiment.data.path)
+        own = has_tokenizer(self.folder)
+        where = path or (self.folder if own else self.experiment.data.path)
+        found = read_tokenizer(where)
         if found.size != self.experiment.model.vocabulary:
             raise UserError(
-                f"--tokenizer: that of {path or self.experiment.data.path} has {found.size} labels, not "
+                f"--tokenizer: that of {where} has {found.size} labels, not "
                 f"{self.experiment.model.vocabulary}"
             )
         return found

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from offsites_jax.data.atomic import write_atomically
+from offsites_jax.data.delimited import read_text
 from offsites_jax.data.text.normalise import normalise
 from offsites_jax.errors import UserError
-from offsites_jax.projects.euphonia.corpora.delimited import read_table, read_text
+from offsites_jax.projects.euphonia.corpora.delimited import read_table
 from offsites_jax.train.media import strict
 
 DOMAINS = ("home_automation", "caregiver", "conversational", "other")

@@ -157,7 +157,7 @@ class Transducer(nn.Module):
     ) -> tuple[Float[Array, "batch joint"], States]:
         """The text side of the joint network after one more label; after none without states."""
         if states is None:
-            predicted, states = self.predictor(jnp.zeros((len(labels), 0), jnp.int32))
+            predicted, states = self.predictor(jnp.zeros((labels.shape[0], 0), jnp.int32))
         else:
             predicted, states = self.predictor.after(labels, states)
         return self.joint.of_text(predicted[:, 0]), states

@@ -14,7 +14,7 @@ from offsites_jax.data.text.normalise import normalise
 from offsites_jax.data.text.score import ErrorCounts, count_errors
 from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia import recipes
-from offsites_jax.projects.euphonia.cohort import COHORT, PERSONAL, cohort_names
+from offsites_jax.projects.euphonia.cohort import COHORT, PERSONAL, cohort_names, members_of
 from offsites_jax.projects.euphonia.data import create_pipeline
 from offsites_jax.projects.euphonia.deltas import FOLDER, About, base_digest, write_delta
 from offsites_jax.projects.euphonia.loading import BASE, load
@@ -82,11 +82,13 @@ def outcomes(workdir: epath.PathLike, split: str = "test") -> Iterator[Outcome]:
         yield Outcome(name, len(truth), count_errors(truth, before), count_errors(truth, after))
 
 
-def of_one(experiment: Experiment, speaker: str) -> Experiment:
-    """The experiment of one model that reads one speaker of a cohort."""
+def of_one(experiment: Experiment, member: str) -> Experiment:
+    """The experiment of one model that reads what is of one member of a cohort; of all speakers for ""."""
+    whose = {one.name: one.speaker for one in members_of(experiment.task, experiment.data)}
     raw = dict(experiment.raw)
     raw["task"] = {**raw["task"], "members": 0}
-    raw["data"] = {**raw["data"], "speaker": speaker, "speakers": ()}
+    alone = {"speaker": whose.get(member, member), "speakers": (), "train_utterances": ()}
+    raw["data"] = {**raw["data"], **alone}
     raw["optimizer"] = {**raw["optimizer"], "members": False}
     raw["train"] = {**raw["train"], "batch_size": experiment.task.utterances}
     raw |= {"sharding": {}, "init_from": None, "evaluators": {}, "mesh": {"data": 1}}
@@ -140,7 +142,7 @@ def cohort_experiment(
     members = -(-len(names) // jax.device_count()) * jax.device_count()
     chosen = [entry for entry in prepared.entries if entry.speaker in names]
     if not chosen:
-        raise UserError(f"--speakers: {corpus} has none of them; it has {', '.join(prepared.speakers())}")
+        raise UserError(f"--speakers: {corpus} has none of them; it has {len(prepared.speakers())} others")
     longest = max(entry.samples for entry in chosen) / prepared.features.sample_rate
     labels = max(len(prepared.tokenizer.encode(entry.text)) for entry in chosen)
     rate = {"name": "constant", "peak": learning_rate, "warmup_steps": min(50, steps // 2)}

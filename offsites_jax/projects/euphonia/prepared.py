@@ -192,7 +192,7 @@ def read_features(folder: epath.PathLike) -> LogMelConfig:
 
 
 def read_tokenizer(folder: epath.PathLike) -> Tokenizer:
-    """The tokenizer in a folder: of a prepared corpus, or of an export.
+    """The tokenizer in a folder: of a prepared corpus, or of a merged run.
 
     Raises:
       UserError: there is none.
@@ -204,6 +204,11 @@ def read_tokenizer(folder: epath.PathLike) -> Tokenizer:
     if (path / GRAPHEMES).exists():
         return GraphemeTokenizer.load(path / GRAPHEMES)
     raise UserError(f"{path}: has neither {GRAPHEMES} nor {PIECES}; give the folder of a prepared corpus")
+
+
+def has_tokenizer(folder: epath.PathLike) -> bool:
+    """Whether `read_tokenizer` finds one there."""
+    return any((epath.Path(folder) / name).exists() for name in (GRAPHEMES, PIECES))
 
 
 def tokenizer_for(

@@ -172,3 +172,19 @@ def small(path: str, *, vocabulary: int, steps: int, batch_size: int = 16) -> di
         "mesh": {"data": 1},
         "evaluators": {"test": {"split": "test", "batch_size": 32}},
     }
+
+
+def memorize(path: str, *, vocabulary: int, steps: int) -> dict[str, Any]:
+    """As `small`, half as wide, on a few utterances of up to four seconds; scored on unheard ones, too."""
+    alone = small(path, vocabulary=vocabulary, steps=steps, batch_size=20)
+    return {
+        **alone,
+        "model": {**alone["model"], "cells": 128, "projection": 64},
+        # These recordings are silent between words: noise there would be another sound than the test has.
+        "task": {**alone["task"], "dither": False},
+        "data": {**alone["data"], "max_seconds": 4.0, "max_labels": 40},
+        "evaluators": {
+            "learnt": {"split": "train", "batch_size": 20},
+            "unheard": {"split": "test", "batch_size": 20},
+        },
+    }

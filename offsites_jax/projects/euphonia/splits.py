@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from offsites_jax.data.atomic import write_atomically
+from offsites_jax.data.delimited import read_text
 from offsites_jax.data.text.normalise import LATEST, normalise
 from offsites_jax.errors import UserError
-from offsites_jax.projects.euphonia.corpora.delimited import read_text
 from offsites_jax.projects.euphonia.manifest import Utterance
 
 LEAST_UTTERANCES = 300  # of a speaker, to count for the cohort

@@ -79,7 +79,8 @@ def synthesize(
       personal: utterances of each to train on, a tenth of them for its dev part.
       personal_test: utterances of each on held-out phrases.
       held_out: phrases that nobody is trained on.
-      seed: of everything.
+      seed: of texts, voices and what disorders them. The synthesiser has a flutter of its own, which is not
+        quite the same twice.
       notify: told how far it is.
 
     Returns:

@@ -1,9 +1,10 @@
-"""The task of an experiment: one recogniser, or those of many speakers side by side."""
+"""The task of an experiment: one recogniser, of recordings or of streams, or many speakers side by side."""
 
 import jax.numpy as jnp
 
 from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia.cohort import create_cohort
+from offsites_jax.projects.euphonia.decoding.session import Session
 from offsites_jax.projects.euphonia.model import Transducer
 from offsites_jax.projects.euphonia.transcription import TaskConfig, Transcribe
 from offsites_jax.train.config import Experiment
@@ -29,4 +30,6 @@ def create_task(experiment: Experiment, dtype: jnp.dtype) -> Task:
         raise UserError("config.task.ctc_weight: needs model.ctc = True")
     if config.members:
         return create_cohort(model, config, experiment.data)
+    if config.stream_rows:
+        return Session(model, config, experiment.data)
     return Transcribe(model, config, experiment.data)

@@ -37,6 +37,8 @@ class TaskConfig:
     Attributes:
       spec_augment: none; typical, as for LibriSpeech; disordered, whose masks follow the length.
       fastemit_lambda: scales gradients of labels up, so that a stream emits them earlier.
+      transducer_weight: of the transducer's loss. With 0, as a first stage, the frames' loss trains the encoder
+        alone (Rao et al. 2017).
       ctc_weight: of the auxiliary loss on encoder frames; needs `model.ctc`.
       reduction: how the losses of utterances become one: mean, sum or per_label.
       dither: whether noise of a few steps of the 16-bit samples is added in training.
@@ -50,11 +52,14 @@ class TaskConfig:
       at_a_time: members that a device computes at once; 0 for all it has. Fewer take less memory, and each
         one's forward pass is then done twice.
       patience: evaluations without a better loss on `dev` after which a member stops.
+      stream_rows: of features that `predict` takes a stream further, an even number, for export; 0 where it
+        takes whole recordings.
 
     """
 
     spec_augment: Literal["none", "typical", "disordered"] = "typical"
     fastemit_lambda: float = 0.0
+    transducer_weight: float = 1.0
     ctc_weight: float = 0.0
     reduction: Reduction = "mean"
     dither: bool = True
@@ -66,9 +71,10 @@ class TaskConfig:
     personal_layers: int = 5
     at_a_time: int = 0
     patience: int = 5
+    stream_rows: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("fastemit_lambda", "ctc_weight", "variational_noise"):
+        for name in ("fastemit_lambda", "transducer_weight", "ctc_weight", "variational_noise"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"config.task.{name}: is {getattr(self, name)}, must be at least 0")
         for name in ("labels_per_frame", "utterances", "personal_layers", "patience"):
@@ -133,9 +139,13 @@ class Transcribe(Task):
             batch["label_count"],
             fastemit_lambda=self.config.fastemit_lambda,
         )
-        terms = {"nll": (found["nll"], 1.0)}
+        terms = {}
+        if self.config.transducer_weight:
+            terms["nll"] = (found["nll"], self.config.transducer_weight)
         if self.config.ctc_weight:
             terms["ctc"] = (ctc(found, batch), self.config.ctc_weight)
+        if not terms:
+            raise UserError("config.task.transducer_weight: is 0, as ctc_weight is; raise one to train")
         return terms
 
     def rows(
@@ -178,7 +188,7 @@ class Transcribe(Task):
         """Greedy hypotheses for stacked features."""
         encoded: Any = self.model.apply({"params": params}, rows, counts, method="encode")
         sound, frames, _ = encoded
-        start = start_greedy(self.model, params, len(rows), self.data.max_labels)
+        start = start_greedy(self.model, params, rows.shape[0], self.data.max_labels)
         most = self.config.labels_per_frame
         return greedy(self.model, params, sound, frames, start, labels_per_frame=most).said
 

@@ -30,6 +30,8 @@ class DataConfig:
       path: folder that `offsites euphonia prepare` wrote.
       speaker: read this one's utterances only; all unless given.
       speakers: of a cohort that is personalised together: these, in this order; all unless given.
+      train_utterances: of a cohort: so many training utterances of each of `speakers` only, 0 for all. One
+        may then come several times, as members NAME-10 and NAME that learn from 10 and from all.
       max_seconds: longest utterance; the corpus must hold none that is longer.
       max_labels: most labels of an utterance, likewise.
       features: the frontend; must be that of the corpus, whose mean and deviation are used.
@@ -43,6 +45,7 @@ class DataConfig:
     path: str = ""
     speaker: str = ""
     speakers: tuple[str, ...] = ()
+    train_utterances: tuple[int, ...] = ()
     max_seconds: float = 15.0
     max_labels: int = 96
     features: LogMelConfig = LogMelConfig()

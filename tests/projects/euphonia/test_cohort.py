@@ -132,20 +132,30 @@ def test_a_member_stops_and_keeps_its_best(raw, base, runs):
     assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(members[PERSONAL]))
 
 
-def test_one_speakers_nan_stays_its_own(raw, base, three, runs, monkeypatch):
+def with_nan(loss, mine):
+    """Without a loss where it is mine."""
+    return loss * jnp.where(mine, jnp.nan, 1.0)
+
+
+def with_nan_gradient(loss, mine):
+    """A loss there is, but where it is mine its derivative is 0 times that of the root at 0."""
+    return loss + jnp.sqrt(0.0 * loss + jnp.where(mine, 0.0, 1.0))
+
+
+@pytest.mark.parametrize("damage", [with_nan, with_nan_gradient])
+def test_one_speakers_nan_stays_its_own(raw, base, three, runs, monkeypatch, damage):
     losses = Transcribe.losses
     experiment = cohort(raw, base, ("ann", "ben", "cat"))
 
     def broken(task, params, model_state, batch, keys):
         """As if ben's recordings were damaged."""
         found = losses(task, params, model_state, batch, keys)
-        factor = jnp.where(batch["speaker_key"] == speaker_key("ben"), jnp.nan, 1.0)
-        return {name: (loss * factor, weight) for name, (loss, weight) in found.items()}
+        mine = batch["speaker_key"] == speaker_key("ben")
+        return {name: (damage(loss, mine), weight) for name, (loss, weight) in found.items()}
 
     monkeypatch.setattr(Transcribe, "losses", broken)
-    scored = (*Transcribe.scored, "speaker_key")
-    monkeypatch.setattr(Transcribe, "scored", scored)
-    state = train(experiment, runs / "broken").state
+    monkeypatch.setattr(Transcribe, "scored", (*Transcribe.scored, "speaker_key"))
+    state = train(experiment, runs / damage.__name__).state
     assert np.asarray(state.model_state[COHORT]["skipped"]).tolist() == [0, 6, 0]
     assert_same(own_layers(state, 1), state.params["base"])
     for place in (0, 2):

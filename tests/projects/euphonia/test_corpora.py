@@ -1,22 +1,29 @@
 """Readers of open corpora on made-up trees of the published layout, with their known traps."""
 
+import dataclasses
+import gzip
 import json
 
+import av
 import numpy as np
 import pytest
 import soundfile
 
+from offsites_jax.data.audio import LogMelConfig
+from offsites_jax.data.text.graphemes import GraphemeTokenizer
 from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia.corpora.common_voice import read_common_voice
 from offsites_jax.projects.euphonia.corpora.corpus import Corpus, Dropped, measured, write_corpus
 from offsites_jax.projects.euphonia.corpora.euphonia_app import read_euphonia_app
 from offsites_jax.projects.euphonia.corpora.librispeech import read_librispeech
+from offsites_jax.projects.euphonia.corpora.memorize import memory_split
 from offsites_jax.projects.euphonia.corpora.own import read_own
 from offsites_jax.projects.euphonia.corpora.readers import READERS, import_corpus
 from offsites_jax.projects.euphonia.corpora.torgo import clean_prompt, read_torgo
 from offsites_jax.projects.euphonia.manifest import Utterance, read_manifest
+from offsites_jax.projects.euphonia.prepared import open_records, prepare, samples_of
 from offsites_jax.projects.euphonia.speakers import read_speakers
-from offsites_jax.projects.euphonia.splits import check_split, make_split
+from offsites_jax.projects.euphonia.splits import Parts, check_split, make_split
 
 
 def _sound(path, seconds=0.1, rate=16000, **options):
@@ -282,3 +289,97 @@ def test_a_wrong_folder_is_one_line(tmp_path, kind):
             READERS[kind](folder, **options)
         assert "\n" not in str(caught.value)
         assert str(folder) in str(caught.value)
+
+
+ASTERISK = """\
+; Core sounds
+activated: Activated.
+beep: [this is a simple beep tone]
+digits/1: one
+letters/at: at [@]
+lost: Never recorded.
+silence/1: (1 second of silence)
+"""
+
+
+def _asterisk(root, language, voice, encoding):
+    """One language as in Debian's packages `asterisk-core-sounds-LANGUAGE` and `-wav` or `-g722`."""
+    sounds = root / "usr/share/asterisk/sounds" / voice
+    for name in ("activated", "beep", "digits/1", "letters/at", "silence/1"):
+        file = sounds / f"{name}.{encoding}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if encoding == "wav":
+            soundfile.write(file, np.zeros(8000, np.float32), 8000, "PCM_16")
+        else:
+            file.write_bytes(b"\x7f" * 8000)
+    notes = root / f"usr/share/doc/asterisk-core-sounds-{language}/core-sounds-{language}.txt.gz"
+    notes.parent.mkdir(parents=True, exist_ok=True)
+    notes.write_bytes(gzip.compress(ASTERISK.encode()))
+
+
+def test_asterisk(tmp_path):
+    _asterisk(tmp_path, "en", "en_US_f_Allison", "g722")
+    _asterisk(tmp_path, "it", "it_IT_m_Carlo", "wav")
+    english, files = import_corpus("asterisk", tmp_path, tmp_path / "out")
+    assert [(one.utt_id, one.prompt_id, one.text) for one in english.utterances] == [
+        ("en_activated", "activated", "Activated."), ("en_digits_1", "digits/1", "one"),
+        ("en_letters_at", "letters/at", "at"),
+    ]  # fmt: skip
+    assert english.counts() == {"no words": 1, "no recording": 1, "silence": 1}
+    assert {(one.sample_rate, one.duration_s, one.speaker) for one in english.utterances} == {
+        (16000, 1.0, "Allison")
+    }
+    assert not any("bandlimited" in one.extra for one in english.utterances)
+    assert read_manifest(files["manifest.jsonl"]) == list(english.utterances)
+    italian, _ = import_corpus("asterisk", tmp_path, tmp_path / "out", language="it", encoding="wav")
+    assert {(one.sample_rate, one.speaker, one.extra["bandlimited"]) for one in italian.utterances} == {
+        (8000, "Carlo", True)
+    }
+    assert [one.prompt_id for one in italian.utterances] == [one.prompt_id for one in english.utterances]
+
+
+def test_g722_is_prepared(tmp_path):
+    """A tone that ends halfway, encoded as the packages are, comes out as loud and as long."""
+    _asterisk(tmp_path, "en", "en_US_f_Allison", "g722")
+    tone = (8000 * np.sin(2 * np.pi * 500 * np.arange(16000) / 16000)).astype(np.int16)
+    tone[8000:] = 0
+    _g722(tmp_path / "usr/share/asterisk/sounds/en_US_f_Allison/activated.g722", tone)
+    corpus, _ = import_corpus("asterisk", tmp_path, tmp_path / "out")
+    found = prepare(
+        corpus.utterances[:1], tmp_path, tmp_path / "prepared",
+        splits={"en_activated": "train"}, tokenizer=GraphemeTokenizer(), features=LogMelConfig(mels=8),
+    )  # fmt: skip
+    samples = samples_of(open_records(found)[0]).astype(float)
+    assert len(samples) == 16000
+    heard, silence = samples[1000:7500], samples[9000:]
+    assert np.sqrt(np.mean(heard**2)) == pytest.approx(8000 / np.sqrt(2), rel=0.05)
+    assert np.abs(silence).max() < 100
+
+
+def _g722(path, samples):
+    with av.open(str(path), "w", format="g722") as container:
+        stream = container.add_stream("g722", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate = 16000
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+
+
+def test_readers_say_which_options_they_have(tmp_path):
+    with pytest.raises(UserError, match=r"corpus torgo: .*'language'"):
+        import_corpus("torgo", tmp_path, tmp_path / "out", language="en")
+    with pytest.raises(UserError, match=r"corpus euphonia_app: .*'speaker'"):
+        import_corpus("euphonia_app", tmp_path, tmp_path / "out")
+
+
+def test_what_is_memorized_and_what_is_unheard():
+    texts = {"a": "go on", "b": "Go on!", "c": "no", "d": "gong", "e": "stop", "f": "too long", "g": "on"}
+    rows = [Utterance(name, "ann", f"{name}.wav", text, duration_s=2.0) for name, text in texts.items()]
+    rows[5] = dataclasses.replace(rows[5], duration_s=4.5)
+    split = memory_split(reversed(rows), 1)
+    # b says the same; c and g hold no new letter, e does; d comes after c.
+    assert split.speakers == {"ann": Parts(("a",), (), ("c",))}
+    assert memory_split(rows, 3).speakers["ann"] == Parts(("a", "b", "c"), (), ("d", "g"))
+    check_split(split, rows)
+    with pytest.raises(UserError, match="6 utterances last 1 to 4 s, fewer than 7"):
+        memory_split(rows, 7)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from offsites_jax.cli.main import run
+from offsites_jax.cli.main import main, run
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.projects.euphonia.cohort import COHORT, PERSONAL, SHARED, join_layers
 from offsites_jax.projects.euphonia.deltas import (
@@ -67,7 +67,7 @@ def test_a_speakers_recogniser_is_the_base_plus_its_best_layers(cohort):
 
 
 def test_what_does_not_go_together_is_refused(cohort, runs):
-    with pytest.raises(UserError, match="no speaker 'cat'; there are: ann, ben"):
+    with pytest.raises(UserError, match="no speaker 'cat'; look there for the names of the 2"):
         load(cohort, "cat")
     with pytest.raises(UserError, match=r"--speaker: .* one model, not of a cohort"):
         load(runs / "base", "ann")
@@ -76,6 +76,21 @@ def test_what_does_not_go_together_is_refused(cohort, runs):
     layers = {name: other[name] for name in delta}
     with pytest.raises(UserError, match="'ann' belong to another base"):
         add_delta(layers, delta, about, cohort)
+
+
+@pytest.mark.parametrize("missing", ["corpus", "base", "speaker"])
+def test_what_is_missing_is_one_line(cohort, corpus, runs, tmp_path, capsys, missing):
+    places = {"corpus": str(corpus.folder), "base": str(runs / "base")} | {missing: str(tmp_path / "nowhere")}
+    job = ["euphonia", "personalize", places["corpus"], "--base", places["base"]]
+    job += ["--speakers", "zoe"] if missing == "speaker" else []
+    with pytest.raises(SystemExit) as left:
+        main([*job, "--workdir", str(tmp_path / "cohort")])
+    assert left.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("offsites: ")
+    assert told.count("\n") == 1
+    assert ("--speakers: " if missing == "speaker" else "nowhere") in told
+    assert not (tmp_path / "cohort").exists()
 
 
 def test_delta_files_keep_names_and_notice_damage(tmp_path):

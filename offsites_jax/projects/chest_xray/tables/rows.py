@@ -1,19 +1,16 @@
 """CSV files with names for their columns and a place for every mistake."""
 
 import csv
-import gzip
 import io
 import os
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from etils import epath
 
 from offsites_jax.data.atomic import write_atomically
+from offsites_jax.data.delimited import read_lines
 from offsites_jax.errors import DamagedDataError, UserError
-
-MAX_BYTES = 2**30
 
 _YES = {
     "yes": True,
@@ -96,18 +93,12 @@ def read_table(path: str | os.PathLike[str]) -> Table:
       DamagedDataError: not text, cut off, larger than 1 GiB, or a row of another length than the header.
 
     """
-    file = epath.Path(path)
-    if not file.exists():
-        raise UserError(f"{file}: no such file; check the path")
-    reader = csv.reader(io.StringIO(_text(file), newline=""))
-    try:
-        header = next(reader, [])
-        rows = [cells for cells in reader if cells]
-    except csv.Error as error:
-        raise DamagedDataError(f"{file}: line {reader.line_num}: {error}") from error
+    lines = read_lines(path)
+    header = lines[0].cells if lines else []
     if not any(header):
-        raise UserError(f"{file}: empty; the first line has to name the columns")
-    table = Table(str(file), tuple(name.strip() for name in header), rows)
+        raise UserError(f"{path}: empty; the first line has to name the columns")
+    rows = [line.cells for line in lines[1:] if line.cells]
+    table = Table(str(path), tuple(name.strip() for name in header), rows)
     for number, cells in enumerate(rows):
         if len(cells) != len(header):
             _level(table, number, cells)
@@ -147,21 +138,3 @@ def _level(table: Table, number: int, cells: list[str]) -> None:
             f"{table.place(number)}: has {len(cells)} cells for {wanted} columns; complete it"
         )
     cells[:] = (cells + [""] * wanted)[:wanted]
-
-
-def _text(file: epath.Path) -> str:
-    with file.open("rb") as stream:
-        content = stream.read(MAX_BYTES + 1)
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MAX_BYTES + 1)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DamagedDataError(f"{file}: damaged gzip file ({error}); fetch it again") from error
-    if len(content) > MAX_BYTES:
-        raise DamagedDataError(f"{file}: more than {MAX_BYTES} bytes of text; split it")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DamagedDataError(
-            f"{file}: byte {error.start} is not UTF-8 text; save it as a UTF-8 CSV"
-        ) from error

@@ -16,7 +16,7 @@ from offsites_jax.projects.euphonia.analysis.anonymity import (
 from offsites_jax.projects.euphonia.analysis.groups import MEDIUM, SMALL
 from offsites_jax.projects.euphonia.analysis.rates import rates
 from offsites_jax.projects.euphonia.analysis.study import Study, speaker_snr
-from offsites_jax.projects.euphonia.analysis.tables import distribution, size_rows
+from offsites_jax.projects.euphonia.analysis.tables import Rows, distribution, size_rows
 
 INK, QUIET = "#1c2126", "#9aa3ab"
 COLOURS = ("#e37400", "#0b57a4", "#188038", "#7b3fa0", "#00838f", "#c5221f")
@@ -164,7 +164,11 @@ def snr_figure(study: Study) -> Figure | None:
 
 def learning_figure(study: Study) -> Figure | None:
     """Word error rate and share of successes over the number of training utterances."""
-    rows = size_rows(study)
+    return size_figure(size_rows(study), study.options.target)
+
+
+def size_figure(rows: Rows, target: float) -> Figure | None:
+    """The same of the rows of `data_size_table`."""
     if not rows:
         return None
     figure = Figure(figsize=(6.4, 5), layout="constrained")
@@ -177,7 +181,7 @@ def learning_figure(study: Study) -> Figure | None:
         places, column["q1"], column["q3"], color=COLOURS[1], alpha=0.18, lw=0, label="quartiles"
     )
     upper.plot(places, column["median WER"], "o-", color=COLOURS[1], label="median over speakers")
-    upper.axhline(study.options.target, color=COLOURS[0], lw=1, ls="--", label="target")
+    upper.axhline(target, color=COLOURS[0], lw=1, ls="--", label="target")
     upper.set_ylim(bottom=0)
     upper.set_ylabel("word error rate")
     upper.legend(fontsize=9)

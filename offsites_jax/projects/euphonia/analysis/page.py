@@ -9,6 +9,7 @@ from typing import Any
 from etils import epath
 
 from offsites_jax.data.atomic import write_atomically
+from offsites_jax.data.delimited import read_text
 from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia.analysis import figures
 from offsites_jax.projects.euphonia.analysis.anonymity import LEAST, shown
@@ -17,7 +18,6 @@ from offsites_jax.projects.euphonia.analysis.humans import read_transcripts
 from offsites_jax.projects.euphonia.analysis.quality import quality_figure, quality_rows
 from offsites_jax.projects.euphonia.analysis.study import Options, Study, make_study
 from offsites_jax.projects.euphonia.analysis.tables import report_json, speaker_rows, tables
-from offsites_jax.projects.euphonia.corpora.delimited import read_text
 from offsites_jax.projects.euphonia.manifest import read_manifest
 from offsites_jax.projects.euphonia.speakers import SHIPPED, read_scale, read_speakers
 from offsites_jax.projects.euphonia.splits import read_split

@@ -74,7 +74,7 @@ def decode(data: bytes) -> Audio:
 
 
 def listen(audio: Audio, prompt: str) -> Heard:
-    """Measure a recording of a prompt, and judge it."""
+    """Measure a recording, and judge it; `prompt` is what was read out, "" where that is not known."""
     quality = measure(audio.samples, audio.sample_rate, prompt)
     measures = {name: _strict(value) for name, value in dataclasses.asdict(quality).items()}
     return Heard(audio.sample_rate, quality.seconds, measures, judge(quality))

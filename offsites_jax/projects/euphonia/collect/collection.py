@@ -2,6 +2,7 @@
 
     collection.json                         language, and the name of the project
     consents/ID_VERSION.txt                 every form that was shown
+    pictures/DIGEST.png, .jpg               what questions are about
     speakers/SPEAKER/speaker.json           consents and skipped prompts
     speakers/SPEAKER/prompts.jsonl          the list, fixed when the speaker was added
     recordings/SPEAKER/DATE_MILLISECONDS.wav, .json
@@ -35,6 +36,7 @@ from offsites_jax.projects.euphonia.collect.files import (
 )
 from offsites_jax.projects.euphonia.collect.metadata import FORMAT, Metadata, check_metadata, describe
 from offsites_jax.projects.euphonia.collect.prompts import Prompt
+from offsites_jax.projects.euphonia.collect.questions import picture_name
 
 _SPEAKER = re.compile(r"spk-[0-9a-f]{10}")
 
@@ -116,6 +118,17 @@ class Collection:
             write_durably(path, forms.write_form(form).encode())
         elif forms.read_consent(path) != form:
             raise UserError(f"{path}: has another text than the form of the same version; raise its version")
+
+    def keep_picture(self, content: bytes) -> None:
+        """Store a picture that a question is about."""
+        path = self.picture_path(picture_name(content))
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            write_durably(path, content)
+
+    def picture_path(self, name: str) -> pathlib.Path:
+        """Where a picture that a prompt names lies."""
+        return self.folder / "pictures" / name
 
     def agree(self, speaker: str, form: forms.Consent) -> None:
         """Note that a speaker agreed to a form, now."""

@@ -1,13 +1,15 @@
 """What people do with the collection tool: look at phrases, record, hand over."""
 
 import contextlib
+import csv
+import io
 import json
 import pathlib
 import secrets
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
@@ -55,7 +57,7 @@ def prompts(
     if output:
         from offsites_jax.projects.euphonia.collect.files import write_durably
 
-        lines = ("\t".join(item) + "\n" for item in items)
+        lines = (f"{item.prompt_id}\t{item.domain}\t{item.text}\n" for item in items)
         write_durably(pathlib.Path(output), "".join(lines).encode())
         print(f"{output}: written")
 
@@ -64,6 +66,7 @@ def collect(
     folder: Positional[str],
     new: int = 0,
     phrases: tuple[str, ...] = (),
+    questions: tuple[str, ...] = (),
     consent: str = "",
     unique: int = 1100,
     repeated: int = 100,
@@ -85,6 +88,8 @@ def collect(
       folder: the collection; begun if it is not there.
       new: how many speakers to add. There is a link for each one, old or new, and always at least one.
       phrases: files with a line `domain<TAB>text` for each phrase; those that come along unless told.
+      questions: files with a line `domain<TAB>question<TAB>picture` for each question to new speakers, to be
+        answered in their own words; the picture, PNG or JPEG, may be left out. They come between the phrases.
       consent: file of the study's consent form; a sample unless told.
       unique: how many phrases a new speaker is to read.
       repeated: how many of them come again.
@@ -108,17 +113,23 @@ def collect(
 
     from offsites_jax.projects.euphonia.collect.collection import create_collection, random_speaker
     from offsites_jax.projects.euphonia.collect.consent import SAMPLE, read_consent
+    from offsites_jax.projects.euphonia.collect.questions import read_questions, with_questions
     from offsites_jax.projects.euphonia.collect.server import Study, create_app
 
     form = read_consent(pathlib.Path(consent) if consent else SAMPLE)
     plan = PromptPlan(unique, repeated, repeats, gap)
     listed = _phrases(phrases)
+    asked = read_questions([pathlib.Path(file) for file in questions]) if questions else []
     collection = create_collection(pathlib.Path(folder), language, project)
     with _alone(collection), _listen(host, port) as listener:
         collection.keep_form(form)
+        for question in asked:
+            if question.picture:
+                collection.keep_picture(question.picture)
         for _ in range(new or not collection.speakers()):
             speaker = random_speaker()
-            collection.add_speaker(build_prompts(listed, speaker, plan), speaker)
+            items = with_questions(build_prompts(listed, speaker, plan), asked, speaker)
+            collection.add_speaker(items, speaker)
         tokens = {secrets.token_urlsafe(24): speaker for speaker in collection.speakers()}
         if not consent:
             print("note: speakers are shown a sample form; give the one of the study with --consent")
@@ -149,8 +160,12 @@ def export(
     output: str = "",
     versions: Literal["newest", "all"] = "newest",
     poor: bool = False,
+    transcripts: str = "",
+    unwritten: str = "",
 ) -> None:
     """Writes the manifest of a collection: the recordings whose speakers agree that they are used.
+
+    Answers to questions are left out until somebody has written down what was said.
 
     Args:
       folder: the collection.
@@ -158,13 +173,18 @@ def export(
         something or took an agreement back.
       versions: the newest usable recording of each prompt, or all.
       poor: also recordings that were rated to be best recorded again.
+      transcripts: CSV file with the columns utt_id and text, of those who listened; it counts more than what
+        was to be read.
+      unwritten: CSV file to write: the answers that have no transcript yet, with an empty column text. Filled
+        in, it is one for --transcripts.
 
     """
     from offsites_jax.projects.euphonia.collect.collection import Collection
     from offsites_jax.projects.euphonia.collect.export import export_rows
     from offsites_jax.projects.euphonia.collect.files import write_durably
 
-    exported = export_rows(Collection(pathlib.Path(folder)), versions, poor)
+    heard = _read_transcripts(transcripts) if transcripts else {}
+    exported = export_rows(Collection(pathlib.Path(folder)), versions, poor, heard)
     path = pathlib.Path(output) if output else pathlib.Path(folder) / "manifest.jsonl"
     above = pathlib.Path(folder).resolve()
     rows = exported.rows
@@ -172,12 +192,32 @@ def export(
         rows = [{**row, "audio": str(above / row["audio"])} for row in rows]
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     write_durably(path, "".join(lines).encode())
+    if unwritten:
+        write_durably(pathlib.Path(unwritten), _unwritten_table(exported.unwritten, above))
     for problem in exported.problems:
         print(f"warning: {problem}")
     print(
         f"{path}: {len(rows)} recordings; left out: {exported.withdrawn} without consent, {exported.poor} of "
-        f"poor quality, {exported.superseded} recorded anew, {len(exported.problems)} damaged"
+        f"poor quality, {exported.superseded} recorded anew, {len(exported.problems)} damaged, "
+        f"{len(exported.unwritten)} answers not written down"
     )
+
+
+def _read_transcripts(file: str) -> dict[str, str]:
+    """What was said, by `utt_id`; rows without text say nothing."""
+    from offsites_jax.projects.euphonia.corpora.delimited import read_csv
+
+    rows = (row.cells for row in read_csv(file, ("utt_id", "text")))
+    return {cells["utt_id"]: cells["text"] for cells in rows if cells["text"]}
+
+
+def _unwritten_table(rows: list[dict[str, Any]], above: pathlib.Path) -> bytes:
+    """Answers for somebody to listen to and write down."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("utt_id", "audio", "text"))
+    writer.writerows((row["utt_id"], above / row["audio"], "") for row in rows)
+    return stream.getvalue().encode()
 
 
 def _phrases(files: tuple[str, ...]) -> list[Phrase]:

@@ -1,6 +1,7 @@
 """A collection as rows of a manifest: only what its speakers agree to now."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from offsites_jax.errors import DamagedDataError
@@ -16,6 +17,7 @@ class Export(NamedTuple):
 
     Attributes:
       rows: of the manifest; `audio` is relative to the collection.
+      unwritten: rows of answers that nobody has written down yet; their text is empty.
       withdrawn: how many recordings have no consent any more.
       poor: how many were rated `again`.
       superseded: how many were recorded anew.
@@ -24,19 +26,26 @@ class Export(NamedTuple):
     """
 
     rows: list[dict[str, Any]]
+    unwritten: list[dict[str, Any]]
     withdrawn: int
     poor: int
     superseded: int
     problems: list[str]
 
 
-def export_rows(collection: Collection, versions: Versions = "newest", poor: bool = False) -> Export:
+def export_rows(
+    collection: Collection,
+    versions: Versions = "newest",
+    poor: bool = False,
+    transcripts: Mapping[str, str] | None = None,
+) -> Export:
     """The rows of all speakers, in the order of recording.
 
     Args:
       collection: to export.
       versions: the newest usable recording of each prompt, or all of them.
       poor: also those that were rated to be best recorded again.
+      transcripts: what was said by `utt_id`, of those who listened; it counts more than the prompt.
 
     """
     rows: list[dict[str, Any]] = []
@@ -60,8 +69,10 @@ def export_rows(collection: Collection, versions: Versions = "newest", poor: boo
             except DamagedDataError as error:
                 problems.append(str(error))
             else:
-                rows.append(_row(metadata))
-    return Export(rows, withdrawn, rejected, superseded, problems)
+                rows.append(_row(metadata, transcripts or {}))
+    written = [row for row in rows if row["text"]]
+    unwritten = [row for row in rows if not row["text"]]
+    return Export(written, unwritten, withdrawn, rejected, superseded, problems)
 
 
 def _check_sound(collection: Collection, metadata: Metadata) -> None:
@@ -72,19 +83,21 @@ def _check_sound(collection: Collection, metadata: Metadata) -> None:
         raise DamagedDataError(f"{path}: is not what was recorded; restore it from a copy")
 
 
-def _row(metadata: Metadata) -> dict[str, Any]:
+def _row(metadata: Metadata, transcripts: Mapping[str, str]) -> dict[str, Any]:
     own, speaker = metadata["offsites"], metadata["euid"]
+    name = f"{speaker}-{_stem(metadata)}"
+    is_read = metadata.get("taskType", "prompt") == "prompt"
     return {
-        "utt_id": f"{speaker}-{_stem(metadata)}",
+        "utt_id": name,
         "speaker": speaker,
         "audio": str(pathlib.PurePosixPath("recordings", speaker, metadata["name"])),
-        "text": metadata["prompt"],
+        "text": transcripts.get(name) or (metadata["prompt"] if is_read else ""),
         "prompt_id": metadata["task"],
         "domain": own["domain"],
         "source": metadata["project"],
         "sample_rate": own["sampleRate"],
         "duration_s": own["seconds"],
-        "transcript_status": "prompt_assumed",
+        "transcript_status": "verified" if transcripts.get(name) else "prompt_assumed",
         "quality": own["quality"],
         "version": own["version"],
         "rating": own["rating"],

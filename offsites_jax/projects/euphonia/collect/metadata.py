@@ -31,7 +31,7 @@ def describe(ticket: Mapping[str, Any], prompt: Prompt, heard: Heard, version: i
 
     Args:
       ticket: what the page announced.
-      prompt: what was to be read.
+      prompt: what was to be read or answered.
       heard: what was found out about the sound.
       version: counted over all recordings of the prompt.
 
@@ -41,7 +41,7 @@ def describe(ticket: Mapping[str, Any], prompt: Prompt, heard: Heard, version: i
         "name": f"{ticket['name']}.wav",
         "platform": "offsites_jax",
         "task": prompt.prompt_id,
-        "taskType": "prompt",
+        "taskType": prompt.kind,
         "prompt": prompt.text,
         "timestamp": ticket["timestamp"],
         "localDate": ticket["local_date"],
@@ -51,6 +51,7 @@ def describe(ticket: Mapping[str, Any], prompt: Prompt, heard: Heard, version: i
         "offsites": {
             "format": FORMAT,
             "domain": prompt.domain,
+            "picture": prompt.picture,
             "version": version,
             "uploadId": ticket["id"],
             "sha256": ticket["sha256"],

@@ -2,7 +2,7 @@
 
 import collections
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from offsites_jax.data.text.normalise import normalise
@@ -49,38 +49,50 @@ def read_phrases(paths: Sequence[pathlib.Path]) -> list[Phrase]:
     phrases: list[Phrase] = []
     seen: dict[str, str] = {}
     wrong: list[str] = []
-    for path in paths:
-        for number, line in enumerate(_text(path).splitlines(), start=1):
-            if not line.strip() or line.startswith("#"):
-                continue
-            place = f"{path.name}:{number}"
-            domain, _, text = (part.strip() for part in line.partition("\t"))
-            mistake = _mistake(domain, text, seen)
-            if mistake:
-                wrong.append(f"{place}: {mistake}")
-                continue
-            phrase = Phrase(domain, text)  # type: ignore[arg-type]  # checked to be one of DOMAINS
-            seen[phrase.key] = place
-            phrases.append(phrase)
-    if wrong:
-        more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
-        raise UserError(f"phrases: {'; '.join(wrong[:_NAMED])}{more}; correct these lines")
-    if not phrases:
-        raise UserError("phrases: none found; give files with a line `domain<TAB>text` for each")
+    for line in numbered_lines(paths):
+        domain, text = (*line.cells, "")[:2]
+        found = mistake(domain, text, seen)
+        if found:
+            wrong.append(f"{line.place}: {found}")
+            continue
+        phrase = Phrase(domain, text)  # type: ignore[arg-type]  # checked to be one of DOMAINS
+        seen[phrase.key] = line.place
+        phrases.append(phrase)
+    refuse("phrases", wrong, "`domain<TAB>text`", not phrases)
     return phrases
 
 
-def _text(path: pathlib.Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8") from error
+class Line(NamedTuple):
+    """A line of a file.
+
+    Attributes:
+      file: it stands in.
+      place: `name:number`.
+      cells: what tabs separate, without spaces around.
+
+    """
+
+    file: pathlib.Path
+    place: str
+    cells: tuple[str, ...]
 
 
-def _mistake(domain: str, text: str, seen: Mapping[str, str]) -> str:
-    """What is wrong with one line, "" where nothing is."""
+def numbered_lines(paths: Sequence[pathlib.Path]) -> Iterator[Line]:
+    """Lines of text files, without empty ones and those that begin with #.
+
+    Raises:
+      UserError: a missing file, or one that is not UTF-8.
+
+    """
+    for path in paths:
+        for number, line in enumerate(_text(path).splitlines(), start=1):
+            if line.strip() and not line.startswith("#"):
+                cells = tuple(part.strip() for part in line.split("\t"))
+                yield Line(path, f"{path.name}:{number}", cells)
+
+
+def mistake(domain: str, text: str, seen: Mapping[str, str]) -> str:
+    """What is wrong with something to say, "" where nothing is; `seen` are places of others, by key."""
     if not text:
         return "no tab between domain and text"
     if domain not in DOMAINS:
@@ -93,6 +105,24 @@ def _mistake(domain: str, text: str, seen: Mapping[str, str]) -> str:
     if not key:
         return "holds no words"
     return f"says the same as {seen[key]}" if key in seen else ""
+
+
+def refuse(what: str, wrong: Sequence[str], form: str, empty: bool) -> None:
+    """Raises UserError for lines that are wrong, the first few of them, or for files that hold none."""
+    if wrong:
+        more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        raise UserError(f"{what}: {'; '.join(wrong[:_NAMED])}{more}; correct these lines")
+    if empty:
+        raise UserError(f"{what}: none found; give files with a line {form} for each")
+
+
+def _text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8") from error
 
 
 def grapheme_counts(texts: Iterable[str]) -> collections.Counter[str]:

@@ -53,13 +53,17 @@ class Prompt(NamedTuple):
       prompt_id: the phrase's own id and the number of the repeat: `p1f0c9a2b7d-0`. Of a phrase it is the same
         in every list.
       domain: of the phrase.
-      text: to be read out.
+      text: to be read out, or answered.
+      kind: `prompt` for what is read out, `response` for what is answered.
+      picture: name of the one to talk about; "" for none.
 
     """
 
     prompt_id: str
     domain: str
     text: str
+    kind: str = "prompt"
+    picture: str = ""
 
 
 def build_prompts(phrases: Sequence[Phrase], seed: str, plan: PromptPlan | None = None) -> list[Prompt]:

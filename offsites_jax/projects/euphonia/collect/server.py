@@ -6,6 +6,7 @@ POST   /api/consent                  agree: {"id", "version"};  DELETE: take bac
 POST   /api/skips                    {"prompt_id"}
 POST   /api/uploads                  announce a recording, or ask how far it came
 PUT    /api/uploads/ID?offset=N      its bytes from N on; the last ones bring the verdict
+GET    /api/pictures/NAME            one that a prompt of the speaker is about
 GET    /api/recordings/NAME          its sound;  DELETE: remove it
 DELETE /api/speaker                  remove everything
 """
@@ -44,7 +45,8 @@ _TYPES = {
 }
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "img-src 'self' blob:; media-src 'self' blob:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -133,6 +135,7 @@ def create_app(study: Study, hosts: tuple[str, ...] = ("127.0.0.1", "localhost")
             route("/api/skips", "POST", _skip),
             route("/api/uploads", "POST", announce),
             route("/api/uploads/{id}", "PUT", receive),
+            route("/api/pictures/{name}", "GET", _picture),
             route("/api/recordings/{name}", "GET", _sound),
             route("/api/recordings/{name}", "DELETE", _delete_recording),
             route("/api/speaker", "DELETE", _delete_speaker),
@@ -208,6 +211,14 @@ async def _receive(uploads: Uploads, speaker: str, request: Request) -> Response
         except ClientDisconnect:
             return Response(status_code=400)  # nobody hears it; the bytes are kept
     return JSONResponse(_progress(await run_in_threadpool(uploads.finish, speaker, upload_id)))
+
+
+async def _picture(study: Study, speaker: str, request: Request) -> Response:
+    name = request.path_params["name"]
+    prompts = await run_in_threadpool(study.collection.prompts, speaker)
+    if not name or name not in {prompt.picture for prompt in prompts.values()}:
+        raise Refused(404, "There is no such picture.")
+    return FileResponse(study.collection.picture_path(name))
 
 
 async def _sound(study: Study, speaker: str, request: Request) -> Response:

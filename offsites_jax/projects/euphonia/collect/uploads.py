@@ -139,7 +139,8 @@ class Uploads:
                 part.replace(place)
                 sync_folder(place.parent)
             prompt = self._collection.prompts(speaker)[ticket["prompt_id"]]
-            metadata = self._collection.commit(ticket, listen(decode(place.read_bytes()), prompt.text))
+            read = prompt.text if prompt.kind == "prompt" else ""
+            metadata = self._collection.commit(ticket, listen(decode(place.read_bytes()), read))
             shutil.rmtree(folder)
             return Progress(ticket["size"], metadata)
 

@@ -5,22 +5,35 @@ from typing import Literal
 from tyro.conf import Positional
 
 CorpusName = Literal[
-    "librispeech", "torgo", "uaspeech", "speech_accessibility", "common_voice", "audiotool", "own",
+    "librispeech", "torgo", "uaspeech", "speech_accessibility", "common_voice", "asterisk", "audiotool",
+    "euphonia_app", "own",
 ]  # fmt: skip
 
 
-def read_corpus(kind: Positional[CorpusName], root: Positional[str], output: str) -> None:
+def read_corpus(
+    kind: Positional[CorpusName],
+    root: Positional[str],
+    output: str,
+    language: str = "",
+    encoding: Literal["", "g722", "wav"] = "",
+    speaker: str = "",
+) -> None:
     """Reads a corpus as it was published, and writes its manifest, its speakers, and what was left out.
 
     Args:
       kind: which.
       root: its folder.
       output: folder to write to.
+      language: of common_voice and asterisk, en unless told.
+      encoding: of asterisk: g722 at 16 kHz unless told, or wav at 8 kHz.
+      speaker: of euphonia_app, whose files do not say who speaks.
 
     """
     from offsites_jax.projects.euphonia.corpora.readers import import_corpus
 
-    corpus, files = import_corpus(kind, root, output)
+    options = {"language": language, "encoding": encoding, "speaker": speaker}
+    told = {name: value for name, value in options.items() if value}
+    corpus, files = import_corpus(kind, root, output, **told)
     print(f"{len(corpus.utterances)} utterances, {len(corpus.dropped)} left out")
     for name, file in files.items():
         print(f"{name}: {file}")
@@ -32,6 +45,7 @@ def split(
     seed: int = 0,
     allow_small: bool = False,
     cross_speaker_disjoint: bool = False,
+    memorize: int = 0,
 ) -> None:
     """Draws train, dev and test parts within each speaker; a phrase is in one part only.
 
@@ -41,14 +55,21 @@ def split(
       seed: of the draw.
       allow_small: also split speakers with fewer than 300 utterances.
       cross_speaker_disjoint: no phrase of anyone's test is in anyone's training.
+      memorize: instead, train on the first so many utterances of 1 to 4 seconds, and test on the next, to see
+        whether training works; the rest is in no part.
 
     """
+    from offsites_jax.projects.euphonia.corpora.memorize import memory_split
     from offsites_jax.projects.euphonia.manifest import read_manifest
     from offsites_jax.projects.euphonia.splits import make_split, write_split
 
     utterances = read_manifest(manifest, check_audio=False)
-    drawn = make_split(
-        utterances, seed=seed, allow_small=allow_small, cross_speaker_disjoint=cross_speaker_disjoint
+    drawn = (
+        memory_split(utterances, memorize)
+        if memorize
+        else make_split(
+            utterances, seed=seed, allow_small=allow_small, cross_speaker_disjoint=cross_speaker_disjoint
+        )
     )
     write_split(output, drawn)
     print(f"{output}: {len(drawn.speakers)} speakers; {len(drawn.small)} have too few utterances")

@@ -6,19 +6,19 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from tyro.conf import Positional
 
 from offsites_jax.errors import DamagedDataError, OffsitesError, UserError
+from offsites_jax.projects.euphonia.commands.listening import open_listener, read_samples
 
 if TYPE_CHECKING:
     from offsites_jax.projects.euphonia.decoding.listener import Listener
     from offsites_jax.projects.euphonia.decoding.outputs import Transcript
 
 _ROWS, _BEAM_ROWS = 64, 16  # of features at once where nobody waits for the text
-_MOST_BYTES = 2**33
 
 
 def transcribe(
@@ -53,7 +53,10 @@ def transcribe(
 
     """
     files = find_recordings(audio)
-    listener = _open(workdir, speaker, tokenizer, step, beam, length_power, _BEAM_ROWS if beam else _ROWS)
+    rows = _BEAM_ROWS if beam else _ROWS
+    listener = open_listener(
+        workdir, speaker, tokenizer, step, rows=rows, beam=beam, length_power=length_power
+    )
     texts = _references(references)
 
     from offsites_jax.projects.euphonia.decoding.outputs import row_of, write_outputs
@@ -113,7 +116,7 @@ def stream(
     """
     if not 0 < chunk_seconds < float("inf"):
         raise UserError(f"--chunk-seconds: is {chunk_seconds}, must be above 0")
-    listener = _open(workdir, speaker, tokenizer, step, beam, length_power, rows=2)
+    listener = open_listener(workdir, speaker, tokenizer, step, rows=2, beam=beam, length_power=length_power)
 
     from offsites_jax.projects.euphonia.decoding import outputs
     from offsites_jax.projects.euphonia.decoding import stream as streaming
@@ -192,33 +195,13 @@ def _name(text: str) -> str:
     return "_".join(text.strip("./\\").replace("/", " ").replace("\\", " ").split()) or "recording"
 
 
-def _open(
-    workdir: str, speaker: str, tokenizer: str, step: str, beam: int, length_power: float, rows: int
-) -> "Listener":
-    from offsites_jax.parallel.start import start
-
-    start()
-
-    from offsites_jax.projects.euphonia.decoding.listener import create_listener
-    from offsites_jax.projects.euphonia.decoding.stream import recognise
-    from offsites_jax.projects.euphonia.loading import load
-
-    if step not in ("latest", "best") and not step.isdigit():
-        raise UserError(f"--step: {step!r} is neither a number nor latest nor best")
-    chosen: Any = int(step) if step.isdigit() else step
-    trained = load(workdir, speaker, chosen)
-    listener = create_listener(trained, tokenizer=tokenizer, rows=rows, beam=beam, length_power=length_power)
-    recognise(listener, np.zeros(listener.features.sample_rate, np.int16))  # compiles, before anyone speaks
-    return listener
-
-
 def _transcribe_file(
     listener: "Listener", file: str, utt: str, speaker: str, max_hours: float
 ) -> "Transcript":
     from offsites_jax.projects.euphonia.decoding.outputs import transcript_of
     from offsites_jax.projects.euphonia.decoding.stream import recognise
 
-    samples = _read(file, listener.features.sample_rate, max_hours)
+    samples = read_samples(file, listener.features.sample_rate, 3600 * max_hours)
     begin = time.perf_counter()
     found = recognise(listener, samples)
     seconds = len(samples) / listener.features.sample_rate
@@ -226,18 +209,8 @@ def _transcribe_file(
     return transcript_of(found, listener, utt=utt, speaker=speaker, rtf=rtf)
 
 
-def _read(file: str, rate: int, max_hours: float) -> np.ndarray:
-    """int16 samples, as training has them."""
-    from offsites_jax.data.audio.read import read_audio
-
-    recording = read_audio(file, sample_rate=rate, max_seconds=3600 * max_hours, max_bytes=_MOST_BYTES)
-    for note in recording.notes:
-        print(f"offsites: {file}: {note}", file=sys.stderr)
-    return np.clip(np.rint(recording.samples * 32768), -32768, 32767).astype(np.int16)
-
-
 def _chunks_of_file(file: str, rate: int, size: int) -> Iterator[np.ndarray]:
-    samples = _read(file, rate, max_hours=24.0)
+    samples = read_samples(file, rate, max_seconds=86400)
     for start in range(0, len(samples), size):
         yield samples[start : start + size]
 

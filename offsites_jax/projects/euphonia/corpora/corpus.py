@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from offsites_jax.data.atomic import write_atomically
-from offsites_jax.data.audio.read import LEAST_RATE, LEAST_SECONDS
+from offsites_jax.data.audio.read import LEAST_RATE, LEAST_SECONDS, seconds_of
 from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia.manifest import Utterance, write_manifest
 from offsites_jax.projects.euphonia.speakers import Speaker, write_speakers
 
-FULL_RATE = 16000  # below it, the upper half of the features' band is empty
+FULL_RATE = 16000  # below it, the upper half of the features' band is empty; that of G.722, too
 
 
 class Dropped(NamedTuple):
@@ -171,10 +171,15 @@ def _header(audio: str) -> tuple[int, float] | str:
     """Rate and seconds of a recording, or why it cannot be used."""
     soundfile = _soundfile()
     try:
+        if audio.endswith(".g722"):
+            return _usable(FULL_RATE, seconds_of(audio))
         with epath.Path(audio).open("rb") as stream, soundfile.SoundFile(stream) as sound:
-            rate, seconds = sound.samplerate, sound.frames / sound.samplerate
+            return _usable(sound.samplerate, sound.frames / sound.samplerate)
     except (soundfile.LibsndfileError, OSError):
         return "audio that cannot be read"
+
+
+def _usable(rate: int, seconds: float) -> tuple[int, float] | str:
     if rate < LEAST_RATE:
         return "sample rate below 8 kHz"
     return "shorter than 32 ms" if seconds < LEAST_SECONDS else (rate, seconds)

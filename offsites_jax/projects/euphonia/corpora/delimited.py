@@ -1,16 +1,13 @@
 """Tables of text, comma or tab separated, with a place for every mistake."""
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from etils import epath
 
-from offsites_jax.errors import DamagedDataError, UserError
-
-MAX_BYTES = 2**30
+from offsites_jax.data.delimited import read_lines
+from offsites_jax.errors import UserError
 
 
 class Row(NamedTuple):
@@ -82,13 +79,8 @@ def read_table(
 
     """
     file = epath.Path(path)
-    stream = io.StringIO(read_text(file), newline="")
-    reader = csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
-    try:
-        lines = [(number, cells) for number, cells in enumerate(reader, start=1) if any(cells)]
-    except csv.Error as error:
-        raise DamagedDataError(f"{file}: line {reader.line_num}: {error}; save it again") from error
-    header = tuple(name.strip() for name in lines[0][1]) if lines else ()
+    lines = [line for line in read_lines(file, delimiter=delimiter, quoted=quoted) if any(line.cells)]
+    header = tuple(name.strip() for name in lines[0].cells) if lines else ()
     missing = [name for name in required if name not in header]
     if missing:
         raise UserError(f"{file}: no column {missing[0]!r}; the first line has to name {', '.join(required)}")
@@ -102,24 +94,3 @@ def read_table(
         else:
             ragged.append(number)
     return Table(header, rows, ragged)
-
-
-def read_text(path: str | os.PathLike[str]) -> str:
-    """A whole file of UTF-8 text.
-
-    Raises:
-      UserError: no such file.
-      DamagedDataError: not UTF-8, or larger than 1 GiB.
-
-    """
-    file = epath.Path(path)
-    if not file.exists():
-        raise UserError(f"{file}: no such file; check the path")
-    with file.open("rb") as stream:
-        content = stream.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise DamagedDataError(f"{file}: larger than 1 GiB; split it")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DamagedDataError(f"{file}: byte {error.start} is not UTF-8 text; save it as UTF-8") from error

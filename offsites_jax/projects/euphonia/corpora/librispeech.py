@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from offsites_jax.data.delimited import read_text
 from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia.corpora.corpus import (
     Corpus,
@@ -19,7 +20,6 @@ from offsites_jax.projects.euphonia.corpora.corpus import (
     subfolders,
     typical,
 )
-from offsites_jax.projects.euphonia.corpora.delimited import read_text
 from offsites_jax.projects.euphonia.manifest import Utterance
 
 SUBSETS = (

@@ -1,5 +1,6 @@
 """All corpora by name, and reading one into a manifest."""
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from offsites_jax.errors import UserError
+from offsites_jax.projects.euphonia.corpora.asterisk import read_asterisk
 from offsites_jax.projects.euphonia.corpora.audiotool import read_audiotool
 from offsites_jax.projects.euphonia.corpora.common_voice import read_common_voice
 from offsites_jax.projects.euphonia.corpora.corpus import Corpus, measured, write_corpus
@@ -23,6 +25,7 @@ READERS: Mapping[str, Callable[..., Corpus]] = {
     "uaspeech": read_uaspeech,
     "speech_accessibility": read_speech_accessibility,
     "common_voice": read_common_voice,
+    "asterisk": read_asterisk,
     "audiotool": read_audiotool,
     "euphonia_app": read_euphonia_app,
     "own": read_own,
@@ -44,10 +47,15 @@ def import_corpus(
       The corpus, and the files by name.
 
     Raises:
-      UserError: no such corpus, or nothing that can be used in it.
+      UserError: no such corpus, an option that its reader does not have or that it needs, or nothing that
+        can be used in it.
 
     """
     if kind not in READERS:
         raise UserError(f"no corpus {kind!r}; take one of {', '.join(READERS)}")
+    try:
+        inspect.signature(READERS[kind]).bind(root, **options)
+    except TypeError as error:
+        raise UserError(f"corpus {kind}: {error}; see `offsites euphonia read_corpus --help`") from None
     corpus = measured(READERS[kind](root, **options))
     return corpus, write_corpus(corpus, output)

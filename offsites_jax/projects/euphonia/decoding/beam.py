@@ -1,9 +1,10 @@
 """Beam search, frame by frame: the most probable texts, each with all the ways it may have been said.
 
-At each frame every hypothesis may end the frame by a blank, or grow by up to `labels_per_frame` labels first
-(time-synchronous search, Saon et al. 2020, "Alignment-length synchronous decoding for RNN transducer").
-Hypotheses of equal labels are one: their probabilities are added. So a beam that is wide enough gives the
-exact probability of a text, over all alignments with at most so many labels a frame.
+At each frame every hypothesis may end the frame by a blank, or grow by up to `labels_per_frame` labels first:
+time-synchronous search, which is in Saon et al. 2020 ("Alignment-length synchronous decoding for RNN
+transducer") beside the one of the title, and `tsd` in espnet/espnet and NVIDIA/NeMo. Hypotheses of equal
+labels are one: their probabilities are added. So a beam that is wide enough gives the exact probability of a
+text, over all alignments with at most so many labels a frame.
 """
 
 import dataclasses

@@ -178,5 +178,6 @@ def test_phonemes_are_counted_without_stress_and_unknown_words_are_named():
 def test_the_command_writes_the_list_and_reports(tmp_path, capsys):
     prompts_command(seed="s", output=str(tmp_path / "list.tsv"), unique=30, repeated=2, repeats=1, gap=5)
     rows = [line.split("\t") for line in (tmp_path / "list.tsv").read_text().splitlines()]
-    assert [tuple(row) for row in rows] == build_prompts(shipped_phrases(), "s", PromptPlan(30, 2, 1, 5))
+    items = build_prompts(shipped_phrases(), "s", PromptPlan(30, 2, 1, 5))
+    assert [tuple(row) for row in rows] == [item[:3] for item in items]
     assert "32 prompts of 30 phrases: " in capsys.readouterr().out

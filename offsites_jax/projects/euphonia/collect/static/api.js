@@ -28,6 +28,7 @@ export const revoke = () => object("DELETE", "/api/consent");
 export const skip = (promptId) => object("POST", "/api/skips", { json: { prompt_id: promptId } });
 export const announce = (ticket) => object("POST", "/api/uploads", { json: ticket });
 export const send = (id, offset, bytes) => object("PUT", `/api/uploads/${id}?offset=${offset}`, { bytes });
+export const picture = async (name) => (await request("GET", `/api/pictures/${name}`)).blob();
 export const sound = async (name) => (await request("GET", `/api/recordings/${name}`)).blob();
 export const deleteRecording = (name) => object("DELETE", `/api/recordings/${name}`);
 export const deleteEverything = () => object("DELETE", "/api/speaker");

@@ -1,9 +1,10 @@
-// The page: consent first, then one phrase after the other. Everything works with the keyboard alone.
+// The page: consent first, then one phrase or question after the other. Everything works with the keyboard alone.
 
 import * as api from "/static/api.js";
 import { Outbox } from "/static/outbox.js";
 import { Phrases } from "/static/phrases.js";
 import { Recorder } from "/static/recorder.js";
+import * as pictures from "/static/pictures.js";
 import * as screen from "/static/screen.js";
 import { Voice } from "/static/voice.js";
 
@@ -14,6 +15,7 @@ const player = new Audio();
 let session, phrases, recorder, outbox, voice;
 let phase = "idle";
 let lastPress = 0;
+let wantedPicture = "";
 
 // Showing
 
@@ -33,6 +35,24 @@ function render() {
     isFirst: phrases.position === 0,
     isLast: phrases.position === last,
   });
+  showPicture();
+}
+
+// It may arrive when another phrase is shown already.
+async function showPicture() {
+  const { picture } = phrases.current;
+  if (picture === wantedPicture) return;
+  wantedPicture = picture;
+  screen.showPicture("");
+  if (!picture) return;
+  try {
+    const address = await pictures.address(picture);
+    if (picture === wantedPicture) screen.showPicture(address);
+  } catch {
+    if (picture !== wantedPicture) return;
+    wantedPicture = ""; // the next change of the page tries again
+    screen.say("The picture cannot be shown at the moment.");
+  }
 }
 
 function focusRecord() {

@@ -50,9 +50,19 @@ export function showProgress(recorded, total) {
 
 // entry: what is known of the phrase: { recording, pending, refused, skipped }.
 export function showPhrase(prompt, position, total, entry) {
-  parts.place.textContent = `Phrase ${(position + 1).toLocaleString("en")} of ${total.toLocaleString("en")}`;
+  const isQuestion = prompt.kind === "response";
+  const kind = isQuestion ? "Question" : "Phrase";
+  parts.place.textContent = `${kind} ${(position + 1).toLocaleString("en")} of ${total.toLocaleString("en")}`;
+  parts.task.hidden = !isQuestion;
   if (parts.prompt.textContent !== prompt.text) parts.prompt.textContent = prompt.text;
   fillVerdict(entry);
+}
+
+// "" for none.
+export function showPicture(address) {
+  parts.picture.hidden = !address;
+  if (address) parts.picture.src = address;
+  else parts.picture.removeAttribute("src");
 }
 
 function fillVerdict({ recording, pending, refused }) {

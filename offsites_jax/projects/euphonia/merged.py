@@ -1,0 +1,113 @@
+"""One recogniser taken out of a run, as a run of its own: every command then takes it like any other.
+
+config.json, checkpoints/     as of a run; parameters and feature statistics, no optimizer
+graphemes.json, pieces.model  the tokenizer, so that the corpus need not be there
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax.numpy as jnp
+from etils import epath
+
+from offsites_jax.errors import UserError
+from offsites_jax.projects.euphonia.decoding.session import rows_of_seconds
+from offsites_jax.projects.euphonia.loading import Recognizer, load
+from offsites_jax.projects.euphonia.personal import of_one
+from offsites_jax.projects.euphonia.prepared import save_tokenizer
+from offsites_jax.projects.euphonia.task import create_task
+from offsites_jax.train.checkpoint import Checkpoints
+from offsites_jax.train.config import Experiment, resolve
+from offsites_jax.train.report import versions
+from offsites_jax.train.saved import FOLDER, Step
+from offsites_jax.train.workdir import CONFIG, write_json
+
+
+def write_merged(
+    workdir: epath.PathLike,
+    output: epath.PathLike,
+    *,
+    speaker: str = "",
+    step: Step = "latest",
+    stream_seconds: float = 0.0,
+    tokenizer: epath.PathLike = "",
+) -> Recognizer:
+    """Writes the run of one recogniser, whole or not at all.
+
+    Args:
+      workdir: of a base, of a single speaker, or of a cohort.
+      output: folder to make.
+      speaker: of a cohort; the base that they share unless told.
+      step: of the checkpoint.
+      stream_seconds: where above 0, what is exported of the new run is a step of a stream, which takes about
+        so much sound.
+      tokenizer: folder that holds it; that of the run, or of the corpus it was trained on, unless given.
+
+    Returns:
+      What was written, read back.
+
+    Raises:
+      UserError: no such run or speaker, layers of another base, an output that exists, or a frontend that
+        has no stream.
+
+    """
+    folder = epath.Path(output)
+    if folder.exists():
+        raise UserError(f"--output: {folder} exists already; name another folder")
+    trained = load(workdir, speaker, step)
+    features = trained.experiment.data.features
+    stream_rows = rows_of_seconds(stream_seconds, features) if stream_seconds else 0
+    experiment = single_experiment(trained.experiment, speaker, stream_rows)
+    create_task(experiment, jnp.float32)  # refuses what cannot be
+    with _made_at_once(folder) as partial:
+        save_tokenizer(trained.tokenizer(tokenizer), partial)
+        with Checkpoints(partial / FOLDER, asynchronous=False) as checkpoints:
+            meta = {"config": experiment.raw, "versions": versions()}
+            checkpoints.save(trained.step, _state(trained), meta)
+        write_json(partial / CONFIG, experiment.raw)
+    return load(folder)
+
+
+def single_experiment(experiment: Experiment, speaker: str, stream_rows: int = 0) -> Experiment:
+    """The experiment of one recogniser, on one device, without the output that only training needs.
+
+    Raises:
+      UserError: a number of rows, or a frontend, that no stream can have.
+
+    """
+    raw = of_one(experiment, speaker).raw if experiment.task.members else dict(experiment.raw)
+    evaluators = raw.get("evaluators") or {"dev": {"split": "dev"}, "test": {"split": "test"}}
+    raw |= {
+        "model": {**raw.get("model", {}), "ctc": False},
+        "task": {**raw.get("task", {}), "ctc_weight": 0.0, "stream_rows": stream_rows},
+        "evaluators": {} if stream_rows else evaluators,
+        "expected": {},
+        "init_from": None,
+        "mesh": {"data": 1},
+        "sharding": {},
+    }
+    return resolve(raw)
+
+
+def _state(trained: Recognizer) -> dict[str, Any]:
+    """What of a train state inference reads."""
+    model_state = dict(trained.variables)
+    params = {name: leaf for name, leaf in model_state.pop("params").items() if name != "ctc"}
+    return {"params": params, "model_state": model_state}
+
+
+@contextmanager
+def _made_at_once(folder: epath.Path) -> Iterator[epath.Path]:
+    """A folder beside, which gets the name at the end, or is removed."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        partial.rename(folder)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"--output: {folder} cannot be written ({reason}); name another folder") from None
+    finally:
+        partial.rmtree(missing_ok=True)
