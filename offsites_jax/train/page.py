@@ -28,8 +28,8 @@ main { max-width: 68rem; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: 0.5rem 0 1.2rem; }
 h2 { font-size: 1.25rem; margin: 2.4rem 0 0.6rem; padding-bottom: 0.25rem; border-bottom: 1px solid #d5dae0; }
 p { max-width: 48rem; margin: 0.6rem 0; white-space: pre-line; overflow-wrap: anywhere; }
-.banner { margin: 0; padding: 0.6rem 1.25rem; background: #fff1cc; color: #4d3800; font-weight: 600;
-  text-align: center; border-bottom: 1px solid #e2c46d; }
+.banner { max-width: none; margin: 0; padding: 0.6rem 1.25rem; background: #fff1cc; color: #4d3800;
+  font-weight: 600; text-align: center; border-bottom: 1px solid #e2c46d; }
 nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; margin: 0; padding: 0; }
 nav a { color: #0b57a4; }
 .table { overflow-x: auto; margin: 0.8rem 0; border: 1px solid #d5dae0; border-radius: 4px; }

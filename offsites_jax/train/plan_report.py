@@ -22,6 +22,8 @@ Memory, partitioning and collectives are read from the program XLA:TPU compiled 
 not measured: they are the floor set by published peaks (arithmetic, HBM, ICI and DCN, perfectly
 overlapped). Nothing was run, and a real step is slower."""
 
+FEW_MESSAGES = 8  # over DCN, where each mostly waits
+
 
 def to_json(plan: Plan, price: float = 0.0) -> dict[str, Any]:
     """The plan as plain values; times in seconds, amounts in bytes and operations.
@@ -41,8 +43,26 @@ def to_json(plan: Plan, price: float = 0.0) -> dict[str, Any]:
         "whole_run": plan.whole_run,
         "chip_hours": chip_hours,
         "cost_usd": chip_hours * price if price and chip_hours is not None else None,
+        "hints": hints(plan),
         "note": FOOTER.replace("\n", " "),
     }
+
+
+def hints(plan: Plan) -> list[str]:
+    """What a setting could save that these stages leave to the compiler."""
+    automatic = [s for s in plan.stages if s.program.experiment.train.slice_reduction == "auto"]
+    crossing = max((messages_between_slices(stage.train.collectives) for stage in automatic), default=0)
+    if crossing <= FEW_MESSAGES:
+        return []
+    return [
+        f"{crossing} messages cross slices in a step, each with its own delay: "
+        "--config.train.slice_reduction=float32 sends all gradients in few"
+    ]
+
+
+def messages_between_slices(collectives: Sequence[Collective]) -> int:
+    """How many a step sends over the data-centre network."""
+    return sum(collective.times for collective in collectives if collective.network == "dcn")
 
 
 def sweep_json(candidates: Sequence[Candidate], topology: Topology, stage: str) -> dict[str, Any]:
@@ -77,7 +97,8 @@ def render(plan: Plan, price: float = 0.0) -> str:
     for stage in plan.stages:
         parts += ["", f"stage {stage.name}", *_details("train step", stage.train, plan)]
         parts += _details("predict", stage.predict, plan)
-    return "\n".join([*parts, "", *_bill(plan, price), FOOTER])
+    advice = [line for hint in hints(plan) for line in (hint, "")]
+    return "\n".join([*parts, "", *_bill(plan, price), *advice, FOOTER])
 
 
 def render_sweep(candidates: Sequence[Candidate], topology: Topology, stage: str) -> str:

@@ -7,12 +7,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
 
 from offsites_jax.cli.plan import stages_of
 from offsites_jax.errors import UserError
+from offsites_jax.parallel.collectives import Collective
 from offsites_jax.parallel.compiler import Cost, Memory
 from offsites_jax.parallel.mesh import MeshSettings, create_mesh
 from offsites_jax.parallel.roofline import Roofline
@@ -21,7 +23,7 @@ from offsites_jax.parallel.topology import parse_topology
 from offsites_jax.train import plan_sweep
 from offsites_jax.train.config import load_experiment
 from offsites_jax.train.plan import override, train_cost, with_remat
-from offsites_jax.train.plan_report import render_sweep, sweep_json
+from offsites_jax.train.plan_report import hints, render_sweep, sweep_json
 from offsites_jax.train.plan_sweep import frontier, sensible_batch_sizes, sensible_meshes, sweep
 from offsites_jax.train.program import create_program
 
@@ -85,11 +87,28 @@ def test_between_slices_gradients_of_convolutions_cross_and_no_activations_move(
     given = [f"--config.{key}={value}" for key, value in overrides.items()]
     done = run_plan("--topology", "v5e:2x4", "--json", *given, experiment=DIGITS)
     assert done.returncode == 0, done.stderr
-    (stage,) = json.loads(done.stdout)["stages"]
+    plan = json.loads(done.stdout)
+    assert not plan["hints"]
+    (stage,) = plan["stages"]
     moved = {(entry["kind"], entry["axes"]): entry["bytes"] for entry in stage["collectives_by_axis"]}
     assert {kind for kind, _ in moved} <= {"all-reduce", "reduce-scatter", "all-gather"}
     gathered = sum(size for (kind, _), size in moved.items() if kind == "all-gather")
     assert 0 < moved["all-reduce", "slices"] < gathered / 4, "an eighth of the gradient crosses"
+
+
+@pytest.mark.parametrize(
+    ("reduction", "crossing", "told"), [("auto", 5, 1), ("auto", 1, 0), ("float32", 5, 0)]
+)
+def test_many_messages_between_slices_are_worth_a_hint(reduction, crossing, told):
+    """Twice in a loop of `crossing` turns, beside what stays inside a slice."""
+    moves = [Collective("all-reduce", 8, (), network, crossing) for network in ("dcn", "ici", "dcn")]
+    experiment = types.SimpleNamespace(train=types.SimpleNamespace(slice_reduction=reduction))
+    stage = types.SimpleNamespace(
+        program=types.SimpleNamespace(experiment=experiment), train=types.SimpleNamespace(collectives=moves)
+    )
+    found = hints(types.SimpleNamespace(stages=[stage]))
+    assert len(found) == told
+    assert all(line.startswith(f"{2 * crossing} messages") for line in found)
 
 
 def test_memory_holds_the_state_and_the_batch_of_a_chip(planned):
