@@ -5,8 +5,8 @@ r"""How evenly contrastive features lie on the sphere, with and without distribu
     offsites one_class uniformity workdirs/even/da-16 workdirs/even/plain-16 --output workdirs/even
 
 Variants: cifar10-{da, plain}-{32, 64, 128, 256, 512}, the first of them the default, and
-digits-{da, plain}-{16, 32, 64}. Every size sees each image as often. `cifar10` is the recipe of droc.py; `digits` is a small network
-on the zeros of scikit-learn.
+digits-{da, plain}-{16, 32, 64}. Every size sees each image as often. `cifar10` is the recipe of droc.py;
+`digits` is a small network on the zeros of scikit-learn.
 
 Pod: v5e:2x2 for cifar10; digits run on a laptop, a minute each.
 Expect: a smaller distance to the uniform law, which is bad for one-class classification, with larger batches

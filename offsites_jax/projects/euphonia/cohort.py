@@ -10,19 +10,17 @@ far are kept as their difference from the base, in bfloat16, beside the scores t
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from etils import epath
-from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from offsites_jax.parallel.mesh import BATCH_AXES
+from offsites_jax.parallel.members import each_member, with_gradient
 from offsites_jax.projects.euphonia.cohort_data import Member, cohort_members
 from offsites_jax.projects.euphonia.model import Transducer
 from offsites_jax.projects.euphonia.prepared import INDEX, read_prepared
@@ -76,20 +74,32 @@ class Cohort(Transcribe):
         active = model_state[COHORT]["active"] & (batch["real"].sum(1) > 0)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(rng, batch["speaker_key"])
 
-        def one(common: Tree, member: tuple[Tree, Batch, PRNGKeyArray]) -> Array:
-            own, rows, key = member
-            return self.member_loss(join_layers(common[SHARED], sheltered(own)), common, rows, key)
+        def one(common: Tree, member: tuple[Tree, Batch, PRNGKeyArray, Array]) -> tuple[Array, Tree, Array]:
+            own, rows, key, active = member
+
+            def loss(own: Tree) -> Array:
+                return self.member_loss(join_layers(common[SHARED], own), common, rows, key)
+
+            value, gradient = jax.value_and_grad(loss)(own)
+            good = active & jnp.isfinite(value) & jnp.isfinite(optax.global_norm(gradient))
+            # Without a gradient the member's optimizer leaves it as it is.
+            return (
+                jnp.where(good, value, 0),
+                jax.tree.map(lambda leaf: jnp.where(good, leaf, 0), gradient),
+                good,
+            )
 
         utterances = {name: batch[name] for name in (*self.inputs, *self.scored)}
         common = {SHARED: params[SHARED], NORMALIZATION: model_state[NORMALIZATION]}
         own = rounded(params[PERSONAL], self.model.dtype)
-        values = each_member(one, common, (own, utterances, keys), self.config.at_a_time)
-        good = active & jnp.isfinite(values)
-        total = jnp.where(good, values, 0.0).sum()
+        # What is differentiated is inside: seen from outside, the gradients come with the values.
+        members = (jax.lax.stop_gradient(own), utterances, keys, active)
+        values, gradients, good = each_member(one, common, members, self.config.at_a_time)
+        total = with_gradient(values.sum(), own, gradients)
         return Loss(
             {"nll": Mean(total, jnp.ones(()))},
             model_state,
-            {"member_nll": Mean.of(jnp.where(good, values, 0.0), good), "active": Mean.of(active)},
+            {"member_nll": Mean.of(values, good), "active": Mean.of(active)},
         )
 
     def member_loss(
@@ -163,30 +173,6 @@ class Cohort(Transcribe):
         return spec
 
 
-def each_member(
-    function: Callable[[Tree, Any], Array], common: Tree, members: Any, at_a_time: int
-) -> Float[Array, " members"]:
-    """`function(common, member)` of every member, each on the devices that hold it.
-
-    With `at_a_time`, a device takes so many of its members at once, and keeps nothing of a member for its
-    gradient but what it started from.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
-
-    def on_one_device(common: Tree, members: Any) -> Array:
-        if not at_a_time:
-            return jax.vmap(function, (None, 0))(common, members)
-        again = jax.checkpoint(lambda member: function(common, member))
-        return jax.lax.map(again, members, batch_size=at_a_time)
-
-    if not axes:
-        return on_one_device(common, members)
-    split, whole = PartitionSpec(axes), PartitionSpec()
-    mapped = jax.shard_map(on_one_device, in_specs=(whole, split), out_specs=split, axis_names=set(axes))
-    return mapped(common, members)
-
-
 def rounded(layers: Tree, dtype: DTypeLike) -> Tree:
     """Stacked layers with matrices in the type they are multiplied in, which their gradients then have.
 
@@ -211,24 +197,6 @@ def split_layers(params: Tree, count: int) -> tuple[Tree, Tree]:
 def join_layers(shared: Tree, layers: Tree) -> Tree:
     """The parameters of one model, of its two parts."""
     return {**shared, "encoder": {**shared["encoder"], **layers}}
-
-
-@jax.custom_vjp
-def sheltered(params: Tree) -> Tree:
-    """The same parameters; a gradient that is not finite anywhere becomes none at all."""
-    return params
-
-
-def _forward(params: Tree) -> tuple[Tree, None]:
-    return params, None
-
-
-def _backward(_: None, gradient: Tree) -> tuple[Tree]:
-    finite = functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradient)])
-    return (jax.tree.map(lambda g: jnp.where(finite, g, 0), gradient),)
-
-
-sheltered.defvjp(_forward, _backward)
 
 
 def _steps_taken(opt_state: Tree) -> Int[Array, " members"]:

@@ -21,6 +21,7 @@ from offsites_jax.projects.one_class.data_config import DataConfig
 from offsites_jax.projects.one_class.readers.records import Copies, PhotoSource
 from offsites_jax.projects.one_class.readers.sources import create_source
 from offsites_jax.projects.one_class.readers.textures import TILE
+from offsites_jax.projects.one_class.stacking.data import MemberBatches, stacked_pipeline
 from offsites_jax.projects.one_class.views.transforms import prepare, view_of
 from offsites_jax.train.config import Experiment
 
@@ -52,12 +53,22 @@ class BadRecord(NamedTuple):
 
 
 def create_pipeline(experiment: Experiment, split: str, train: bool) -> Pipeline:
-    """The pipeline of one split; nothing in it is random.
+    """The pipeline of one split; nothing in it is random. Of a stack, that of all its members.
 
     Raises:
       UserError: there is no such split or class, or the data is not as it has to be.
     """
-    return split_pipeline(experiment.data, split, train)
+    config, stack = experiment.data, experiment.task.stack
+    if not stack.categories:
+        return split_pipeline(config, split, train)
+    if not train:
+        raise UserError(f"split {split!r}: a stack is only trained; each of its cells is scored by itself")
+    pipelines = {
+        category: split_pipeline(dataclasses.replace(config, category=category), split, train)
+        for category in dict.fromkeys(stack.categories)
+    }
+    members = stack.members(experiment.train.batch_size)
+    return stacked_pipeline(MemberBatches(pipelines, members, stack.images, experiment.train.steps))
 
 
 def create_input_pipeline(experiment: Experiment, paths: Sequence[str]) -> Pipeline:

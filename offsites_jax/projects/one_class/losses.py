@@ -105,10 +105,10 @@ def contrastive_in_chunks(embeddings: Embeddings, temperature: float, chunk: int
             f"pretext.chunk is {chunk}: {instances} instances do not divide into such chunks on {devices} "
             f"devices; make train.batch_size a multiple of {devices * chunk}"
         )
-    compare = functools.partial(_compare_in_chunks, temperature=temperature, chunk=chunk, axes=axes)
+    compare = functools.partial(_compare_in_chunks, temperature=temperature, chunk=chunk)
     if devices == 1:
-        return compare(embeddings)
-    split = PartitionSpec(axes)
+        return compare(embeddings, axes=())
+    compare, split = functools.partial(compare, axes=axes), PartitionSpec(axes)
     return jax.shard_map(compare, in_specs=split, out_specs=split, axis_names=set(axes))(embeddings)
 
 

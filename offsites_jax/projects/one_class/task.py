@@ -17,6 +17,7 @@ from offsites_jax.projects.one_class.augment import to_unit
 from offsites_jax.projects.one_class.data_config import DataConfig
 from offsites_jax.projects.one_class.losses import contrastive_accuracy
 from offsites_jax.projects.one_class.model import OneClassNetwork, create_network
+from offsites_jax.projects.one_class.stacking.task import StackConfig, Stacked
 from offsites_jax.projects.one_class.views.pretexts import (
     UNIONS,
     PretextConfig,
@@ -44,11 +45,13 @@ class TaskConfig:
     Attributes:
       pretext: what the representation is trained to tell apart.
       l2: weight of half the squared norm of all parameters, batch norms and biases too, inside the loss.
+      stack: trainings side by side; what `offsites one_class protocol --stacked` fills in.
 
     """
 
     pretext: PretextConfig = PretextConfig()
     l2: float = 0.0
+    stack: StackConfig = StackConfig()
 
     def __post_init__(self) -> None:
         if not 0 <= self.l2 < float("inf"):
@@ -124,13 +127,26 @@ class OneClass(Task):
         }
 
 
-def create_task(experiment: Experiment, dtype: jnp.dtype) -> OneClass:
-    """The task of an experiment.
+def create_task(experiment: Experiment, dtype: jnp.dtype) -> Task:
+    """The task of an experiment; of a stack, of all its members.
 
     Raises:
       UserError: sections that do not fit each other.
 
     """
+    alone = _create_one(experiment, dtype)
+    stack: StackConfig = experiment.task.stack
+    if not stack.categories:
+        return alone
+    if experiment.train.batch_size < len(stack.categories):
+        raise UserError(
+            f"config.train.batch_size: is {experiment.train.batch_size}, but task.stack has "
+            f"{len(stack.categories)} members; a row is a member: raise it to a multiple of the devices"
+        )
+    return Stacked(alone, stack)
+
+
+def _create_one(experiment: Experiment, dtype: jnp.dtype) -> OneClass:
     pretext, data = experiment.task.pretext, experiment.data
     if pretext.window > data.image_size:
         raise UserError(

@@ -33,8 +33,9 @@ def test_every_variant_resolves_and_its_task_fits_its_data(name):
     experiment = load_experiment(name)
     task = experiment.found.create_task(experiment, jnp.dtype("float32"))
     spec = task.batch_spec(experiment.train.batch_size)
-    side = experiment.data.image_size
-    assert spec["image"].shape == (experiment.train.batch_size, side, side, 3)
+    side, stack = experiment.data.image_size, experiment.task.stack
+    images = (stack.images,) if stack.categories else ()
+    assert spec["image"].shape == (experiment.train.batch_size, *images, side, side, 3)
     assert ("copy" in spec) == (experiment.data.copies > 1)
     for settings in experiment.evaluators.values():
         experiment.found.create_evaluator(experiment, settings)
@@ -77,3 +78,15 @@ def test_a_pretrained_backbone_is_trained_apart_from_its_head():
     assert set(variables["params"]) == {"backbone", "head"}
     found = jax.eval_shape(task.predict, variables, {"image": image})
     assert found["pooled"].shape == (1, 448)
+
+
+def test_the_table_is_fifty_of_the_published_trainings_on_four_chips():
+    table = load_experiment(FOLDER / "table_cifar10.py")
+    alone = load_experiment(f"{FOLDER}/droc.py:rotation-cifar10")
+    members = table.task.stack.members(table.train.batch_size)
+    assert len(set(members)) == 50
+    assert len(members) == 52
+    assert (table.task.stack.images, table.train.steps) == (alone.train.batch_size, alone.train.steps)
+    assert table.task.pretext == alone.task.pretext
+    assert table.model == alone.model
+    assert table.optimizer["main"].members

@@ -16,6 +16,7 @@ def protocol(
     raw_pixels: bool = False,
     untrained: bool = False,
     ensemble: bool = True,
+    stacked: bool = False,
     overrides: tuple[str, ...] = (),
 ) -> None:
     """Trains an experiment with every class and seed, and writes the table: table.md, table.csv, table.json.
@@ -31,15 +32,26 @@ def protocol(
       raw_pixels: also what the scorers make of raw pixels, the floor.
       untrained: also the figures of the network that each training starts with: fresh, or pretrained.
       ensemble: also the mean score of all seeds.
+      stacked: train all classes and seeds side by side, in one job over all devices; each then has the
+        checkpoint that a job of its own would have left.
       overrides: keys of every cell to change, as train.steps=100.
 
     """
     from offsites_jax.projects.one_class.protocol.run import Plan, run
 
     plan = Plan(
-        experiment, workdir, categories, seeds, scorers, raw_pixels, untrained, ensemble, _pairs(overrides)
+        experiment,
+        workdir,
+        categories,
+        seeds,
+        scorers,
+        raw_pixels,
+        untrained,
+        ensemble,
+        _pairs(overrides),
+        stacked,
     )
-    start(plan.experiment.mesh.cpu_devices, cache=epath.Path(workdir) / "compile_cache")
+    start(plan.cpu_devices, cache=epath.Path(workdir) / "compile_cache")
     print(run(plan))
 
 

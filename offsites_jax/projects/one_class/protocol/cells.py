@@ -86,6 +86,7 @@ def run_protocol(
     cells: Sequence[Cell],
     run_cell: RunCell,
     settings: Mapping[str, Any] | None = None,
+    before: Callable[[Sequence[Cell]], None] = lambda cells: None,
 ) -> list[Result]:
     """Runs the cells that are not finished, one after the other.
 
@@ -96,6 +97,7 @@ def run_protocol(
       cells: as `cells_of` gives them.
       run_cell: trains and scores one cell, and returns its figures; a figure that is not finite is undefined.
       settings: plain values that all cells share; a folder holds cells of one setting only.
+      before: called with the cells that are not finished, before the first of them runs.
 
     Returns:
       Results in the order of `cells`.
@@ -107,6 +109,7 @@ def run_protocol(
     _check_settings(epath.Path(folder), dict(settings or {}))
     # Looked up before anything runs, so that all processes skip the same cells.
     finished = {cell: found for cell in cells if (found := _finished(cell)) is not None}
+    before([cell for cell in cells if cell not in finished])
     return [finished[cell] if cell in finished else _run(cell, run_cell) for cell in cells]
 
 

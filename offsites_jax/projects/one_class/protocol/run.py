@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from offsites_jax.projects.one_class.detectors.base import Scores
 from offsites_jax.projects.one_class.detectors.patches import ALIGNED
 from offsites_jax.projects.one_class.measures.scores import image_figures
 from offsites_jax.projects.one_class.protocol.cells import Cell, Result, cells_of, run_protocol
+from offsites_jax.projects.one_class.protocol.stacked import RUN, train_stacked
 from offsites_jax.projects.one_class.protocol.tables import Row, table, to_markdown, write_tables
 from offsites_jax.projects.one_class.recipes.published import CATEGORIES, GROUPS
 from offsites_jax.projects.one_class.scorers import ScorerSettings, ensemble
@@ -36,6 +37,7 @@ from offsites_jax.train.loop import train
 from offsites_jax.train.restore import TrainedModel, restore
 
 ENSEMBLE = "auc_ensemble"
+MOST_CPU_DEVICES = 50
 _SCORES = "scores.npy"  # of the first scorer, in the folder of a cell; what ensembles are made of
 
 
@@ -53,6 +55,7 @@ class Plan:
       untrained: also all figures of the network that each training starts with, as `untrained_<figure>`.
       joined: also the figure of the mean score over the seeds.
       overrides: keys of the experiment to change.
+      stacked: train all cells side by side, in one job.
 
     """
 
@@ -65,6 +68,7 @@ class Plan:
     untrained: bool
     joined: bool
     overrides: Mapping[str, str]
+    stacked: bool = False
 
     @functools.cached_property
     def experiment(self) -> Experiment:
@@ -83,6 +87,14 @@ class Plan:
         if not self.categories and source not in CATEGORIES:
             raise UserError(f"protocol: data.source {source!r} has no categories of its own; name them")
         return self.categories or CATEGORIES[source]
+
+    @property
+    def cpu_devices(self) -> int:
+        """Virtual devices where there is only a CPU: for a laptop's stack, one for each training."""
+        mesh = self.experiment.mesh
+        if mesh.cpu_devices or not self.stacked or mesh.data != 1:
+            return mesh.cpu_devices
+        return min(len(self.all_categories) * len(self.seeds), MOST_CPU_DEVICES)
 
     def raw(self, cell: Cell) -> dict[str, Any]:
         """The configuration of a cell: without evaluators, since all scorers score it at its end."""
@@ -112,7 +124,9 @@ def run(plan: Plan) -> str:
         "raw_pixels": plan.raw_pixels,
         "untrained": plan.untrained,
     }
-    results = run_protocol(plan.workdir, cells, functools.partial(_run_cell, plan, settings), shared)
+    results = run_protocol(
+        plan.workdir, cells, functools.partial(_run_cell, plan, settings), shared, before=_stacking(plan)
+    )
     rows = table(results, _groups(plan), _published(plan.experiment))
     if plan.joined and len(plan.seeds) > 1:
         rows += _ensembles(plan, cells, results)
@@ -121,9 +135,16 @@ def run(plan: Plan) -> str:
     return to_markdown(rows)
 
 
+def _stacking(plan: Plan) -> Callable[[Sequence[Cell]], None]:
+    """What trains open cells in one job, where that is wanted; what is trained, `_run_cell` only scores."""
+    if not plan.stacked:
+        return lambda cells: None
+    return functools.partial(train_stacked, plan.workdir, raw_of=plan.raw)
+
+
 def _run_cell(plan: Plan, settings: Sequence[ScorerSettings], cell: Cell) -> dict[str, float | None]:
     experiment = resolve(plan.raw(cell))
-    workdir = cell.workdir / "run"
+    workdir = cell.workdir / RUN
     train(experiment, workdir)
     windows = bool(experiment.task.pretext.window)
     figure = _figure_windows if windows else _figure_images
