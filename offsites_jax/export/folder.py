@@ -87,6 +87,7 @@ def export(
             batch=batch,
             platforms=tuple(platforms),
             model=getattr(task, "model", None),
+            example=task.example,
         ),
         output,
         format=format,

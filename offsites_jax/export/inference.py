@@ -34,6 +34,7 @@ class Inference:
       batch: rows of a batch, or "symbolic" for any number of them.
       platforms: where the exported function can run.
       model: the Linen module inside, for formats that write it as another library knows it.
+      example: `Task.example`: inputs for checks where random numbers do not do.
 
     """
 
@@ -43,6 +44,7 @@ class Inference:
     batch: int | Literal["symbolic"] = "symbolic"
     platforms: tuple[str, ...] = ("cpu", "tpu", "cuda")
     model: nn.Module | None = None
+    example: Callable[[np.random.Generator, Specs], dict[str, np.ndarray]] = lambda rng, spec: {}
 
     def __post_init__(self) -> None:
         """Raises UserError for a batch or a platform that cannot be."""
@@ -98,7 +100,8 @@ class Inference:
         """Inputs drawn from what any model takes; `rows` where the batch size is open."""
         rng = np.random.default_rng(seed)
         spec = self.input_spec(rows if self.batch == "symbolic" else self.batch)
-        return {name: random_array(rng, entry) for name, entry in spec.items()}
+        drawn = {name: random_array(rng, entry) for name, entry in spec.items()}
+        return {**drawn, **self.example(rng, spec)}
 
     def _trace(self, trace: Callable[[Specs], Any]) -> Any:
         try:

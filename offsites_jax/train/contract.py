@@ -12,6 +12,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 Tree = Any
@@ -154,3 +155,14 @@ class Task(abc.ABC):
         """The part of `batch_spec` that `predict` reads."""
         spec = self.batch_spec(batch_size)
         return {name: spec[name] for name in self.inputs}
+
+    def example(
+        self, rng: np.random.Generator, spec: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> dict[str, np.ndarray]:
+        """Inputs of these shapes for what random numbers do not stand for, such as how long a recording is.
+
+        An export is compared with the live model on standard normal floats, any byte, zeros and ones as
+        other integers, and these.
+        """
+        del rng, spec
+        return {}

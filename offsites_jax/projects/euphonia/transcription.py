@@ -6,6 +6,7 @@ are model state, so that a checkpoint brings its own.
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -106,6 +107,17 @@ class Transcribe(Task):
         one = jnp.ones(1, jnp.int32)
         params = self.model.init(rng, rows, 2 * one, jnp.zeros((1, 1), jnp.int32), one)["params"]
         return {"params": params, NORMALIZATION: self.statistics()}
+
+    def example(
+        self, rng: np.random.Generator, spec: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> dict[str, np.ndarray]:
+        """Noise, as long as there is room for in the first recording, and shorter in the others."""
+        rows, samples = spec["waveform"].shape
+        counts = samples - np.arange(rows) * (samples // (2 * rows))
+        return {
+            "waveform": rng.integers(-3000, 3000, (rows, samples), np.int16),
+            "sample_count": counts.astype(np.int32),
+        }
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

@@ -143,6 +143,17 @@ def test_the_export_alone_takes_streams_that_begin_at_different_times(variables,
         np.testing.assert_allclose(after[name][1], leaf[0], atol=1e-6, err_msg=name)
 
 
+def test_an_export_is_compared_on_sound(variables):
+    """Of ones and zeros, as other integers are drawn, no frame would be left to compare."""
+    task = Transcribe(MODEL, TaskConfig(), DATA)
+    inference = Inference(task.predict, variables, task.input_spec, example=task.example)
+    batch, predict = inference.random_batch(), jax.jit(task.predict)
+    assert DATA.max_samples == batch["sample_count"][0] > batch["sample_count"][2] > DATA.max_samples / 2
+    assert np.abs(predict(variables, batch)["log_prob"]).min() > 1
+    blind = dataclasses.replace(inference, example=lambda rng, spec: {}).random_batch()
+    assert not predict(variables, blind)["log_prob"].any()
+
+
 def test_what_has_no_stream_is_named(raw):
     with pytest.raises(UserError, match=r"config.task.stream_rows: is 3, must be an even number"):
         session(3)
