@@ -38,8 +38,8 @@ class TaskConfig:
     Attributes:
       spec_augment: none; typical, as for LibriSpeech; disordered, whose masks follow the length.
       fastemit_lambda: scales gradients of labels up, so that a stream emits them earlier.
-      transducer_weight: of the transducer's loss. With 0, as a first stage, the frames' loss trains the encoder
-        alone (Rao et al. 2017).
+      text_side: whether the joint network takes in what has been said. Without, as a first stage, every label has
+        to come from sound: none is guessed from the ones before it.
       ctc_weight: of the auxiliary loss on encoder frames; needs `model.ctc`.
       reduction: how the losses of utterances become one: mean, sum or per_label.
       dither: whether noise of a few steps of the 16-bit samples is added in training.
@@ -60,7 +60,7 @@ class TaskConfig:
 
     spec_augment: Literal["none", "typical", "disordered"] = "typical"
     fastemit_lambda: float = 0.0
-    transducer_weight: float = 1.0
+    text_side: bool = True
     ctc_weight: float = 0.0
     reduction: Reduction = "mean"
     dither: bool = True
@@ -75,7 +75,7 @@ class TaskConfig:
     stream_rows: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("fastemit_lambda", "transducer_weight", "ctc_weight", "variational_noise"):
+        for name in ("fastemit_lambda", "ctc_weight", "variational_noise"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"config.task.{name}: is {getattr(self, name)}, must be at least 0")
         for name in ("labels_per_frame", "utterances", "personal_layers", "patience"):
@@ -143,6 +143,7 @@ class Transcribe(Task):
     ) -> dict[str, tuple[Float[Array, " batch"], float]]:
         """Losses of each utterance, by term, and what each term weighs; `keys` drive the augmentation."""
         rows, counts = self.rows(batch, model_state, keys)
+        params = params if self.config.text_side else without_text(params)
         found: Any = self.model.apply(
             {"params": params},
             rows,
@@ -151,13 +152,9 @@ class Transcribe(Task):
             batch["label_count"],
             fastemit_lambda=self.config.fastemit_lambda,
         )
-        terms = {}
-        if self.config.transducer_weight:
-            terms["nll"] = (found["nll"], self.config.transducer_weight)
+        terms = {"nll": (found["nll"], 1.0)}
         if self.config.ctc_weight:
             terms["ctc"] = (ctc(found, batch), self.config.ctc_weight)
-        if not terms:
-            raise UserError("config.task.transducer_weight: is 0, as ctc_weight is; raise one to train")
         return terms
 
     def rows(
@@ -234,6 +231,12 @@ class Transcribe(Task):
             for key, leaf in zip(keys, leaves, strict=True)
         ]
         return jax.tree.unflatten(tree, noisy)
+
+
+def without_text(params: Tree) -> Tree:
+    """Parameters of the same network, but for a joint network that adds nothing of the text to the sound."""
+    joint = params["joint"]
+    return {**params, "joint": {**joint, "text": jax.tree.map(jnp.zeros_like, joint["text"])}}
 
 
 def ctc(found: dict[str, Array], batch: Batch) -> Float[Array, " batch"]:
