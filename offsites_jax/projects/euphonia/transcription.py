@@ -38,8 +38,8 @@ class TaskConfig:
     Attributes:
       spec_augment: none; typical, as for LibriSpeech; disordered, whose masks follow the length.
       fastemit_lambda: scales gradients of labels up, so that a stream emits them earlier.
-      text_side: whether the joint network takes in what has been said. Without, as a first stage, every label has
-        to come from sound: none is guessed from the ones before it.
+      text_side: whether the joint network takes in what has been said. Without, as a first stage, every label
+        has to come from sound: none is guessed from the ones before it.
       ctc_weight: of the auxiliary loss on encoder frames; needs `model.ctc`.
       reduction: how the losses of utterances become one: mean, sum or per_label.
       dither: whether noise of a few steps of the 16-bit samples is added in training.

@@ -161,7 +161,8 @@ def synthesize(
       severities: one hard-to-understand speaker each, from 0 to 1.
       personal: utterances of each of them to train on.
       pieces: word pieces of the tokenizer, the blank counted.
-      seed: of everything.
+      seed: of texts, voices and what disorders them. The synthesiser has a flutter of its own: the same seed
+        gives the same phrases in the same voices, but not quite the same sound.
 
     """
     import dataclasses
