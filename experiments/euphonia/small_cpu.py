@@ -12,7 +12,7 @@ text reaches the joint network: with it from the start, first words are guessed 
 eSpeak NG, 90 commands, 15 of them never heard in training. It shows that the whole works; it says nothing
 about people.
 
-Machine: a laptop; 7.4 minutes on 2 idle cores, all three, as `python tools/checks/made_up_speech.py` runs them.
+Machine: a laptop; 7.4 minutes on 2 idle cores for all three; tools/checks/made_up_speech.py runs them.
 Expect: word error rates of 0.03 for clear voices, and of 0.76 before and 0.05 after for the hard one, on 176
 words of phrases it was not trained on (0.07, 0.78 and 0.09 another time).
 """

@@ -11,8 +11,8 @@ repetitions); a chip takes its members one after the other. The step moves no pa
 between chips: what is summed over them are the figures of the log.
 
 Cost: 0.56 G multiply-adds a row, 256 rows a member (rotation; 64 for the others): 2.2e13 multiply-adds a step
-with the backward pass; 159,744 steps (319,488 contrastive, 1,280,000 da). At 35 % utilisation of four v5e,
-7 hours for rotation, 4 contrastive, 14 da.
+with the backward pass; 159,744 steps (319,488 contrastive, 1,280,000 da). By the plan at least 56 ms a step
+for rotation, or 2.5 hours of four v5e; 7 at 35 % utilisation, 4 contrastive, 14 da.
 Pod: v5e:2x2
 Expect: the mean over classes of AUC by a one-class SVM 91.3 (rotation), 92.5 (da), standard deviation over
 seeds 0.3 and 0.6 (arXiv 2011.02578). Not run here.
