@@ -3,9 +3,11 @@ r"""Ten classes of CIFAR-10 with five seeds, fifty trainings as one program: a t
     offsites one_class protocol experiments/one_class/droc.py:rotation-cifar10 --workdir gs://BUCKET/table \
         --overrides data.path=CIFAR --scorers ocsvm kde gde knn --stacked
     offsites plan experiments/one_class/table_cifar10.py --topology v5e:2x2
+    offsites train experiments/one_class/table_cifar10.py --workdir gs://BUCKET/stack
 
 Variants: rotation (default), contrastive, da. The first command trains what stands here, then writes each
-member out as the checkpoint of a run of its own, and scores it; this file is for planning that training.
+member out as the checkpoint of a run of its own, and scores it; this file is for planning that training, and
+trains it without the rest.
 Parameters have a leading axis of members, split over the chips, 13 on each of four (two of the 52 are
 repetitions); a chip takes its members one after the other. The step moves no parameter, gradient or statistic
 between chips: what is summed over them are the figures of the log.

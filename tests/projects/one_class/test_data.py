@@ -14,6 +14,7 @@ from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.projects.one_class import data
 from offsites_jax.projects.one_class.data import DataConfig, read_all, screen, split_pipeline
 from offsites_jax.projects.one_class.readers.sources import create_source
+from offsites_jax.projects.one_class.stacking.task import StackConfig
 from offsites_jax.projects.one_class.views import transforms
 
 RNG = np.random.default_rng(0)
@@ -48,7 +49,8 @@ def mvtec(root, count=4, size=(12, 10)):
 
 def test_training_examples_are_whole_images_of_the_models_size(tmp_path):
     config = DataConfig(path=str(mvtec(tmp_path)), image_size=8)
-    pipeline = data.create_pipeline(types.SimpleNamespace(data=config), "train", train=True)
+    alone = types.SimpleNamespace(data=config, task=types.SimpleNamespace(stack=StackConfig()))
+    pipeline = data.create_pipeline(alone, "train", train=True)
     batch = global_batch(pipeline, batch_size=4, seed=0, step=0)
     assert batch.keys() == {"image", "label", "index"}
     assert (batch["image"].dtype, batch["image"].shape) == (np.uint8, (4, 8, 8, 3))
