@@ -6,8 +6,8 @@ Data: the 200 pictures of 25 x 25 pixels that ship with scikit-image (a part of 
 faces to train on, 30 faces and 100 others to test on.
 
 Machine: a laptop, a minute on 2 cores.
-Expect: an area under the curve of 99.7 (one seed). Faces are easily told from patches of background, so that a
-high figure says little.
+Expect: an area under the curve of 99.7 (one seed). Faces are easily told from patches of background, so
+a high figure says little.
 """
 
 import ml_collections
