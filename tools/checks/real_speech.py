@@ -52,6 +52,8 @@ def main() -> None:
     parser.add_argument("prompts", type=pathlib.Path)
     parser.add_argument("--workdir", type=pathlib.Path)
     options = parser.parse_args()
+    if not (options.prompts / SOUNDS).is_dir():
+        parser.error(f"{options.prompts / SOUNDS}: no such folder; unpack the packages to {options.prompts}")
     checks = Checks()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.workdir or pathlib.Path(temporary)
