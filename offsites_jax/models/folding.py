@@ -197,7 +197,7 @@ def _serve(
     module = context.module
     if context.method_name == "biases" and isinstance(module, RelativeAttention):
         pairs: jax.Array | None = module.get_variable("params", PAIRS)
-        return call(*args, **kwargs) if pairs is None else pairs[None]
+        return call(*args, **kwargs) if pairs is None else {"pairs": pairs}
     if context.method_name == "__call__" and isinstance(module, BatchNorm):
         folded = not module.has_variable("batch_stats", "mean")
         return _left_of(module, args[0]) if folded else call(*args, **kwargs)

@@ -14,19 +14,17 @@ from typing import Literal, get_args
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from offsites_jax.errors import UserError
+from offsites_jax.nn.shards import free_batch_axes, manual_batch_axes, num_shards
 
 Statistics = Literal["global", "group", "device", "frozen"]
 
 Affine = tuple[Array, Array]
 """Scale and bias, each [channels]."""
-
-BATCH_AXES = ("slices", "data", "fsdp")
-"""Mesh axes over which a batch is split, outermost first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +105,7 @@ class BatchNorm(nn.Module):
         if use_running_average or (settings.statistics == "frozen" and not self.is_initializing()):
             return _affine_norm(x, (mean.value, var.value), affine, settings.epsilon).astype(dtype)
         if self.is_initializing() or settings.statistics == "global":
-            y, moments = _normalise_whole(x, affine, settings.epsilon, _manual_batch_axes())
+            y, moments = _normalise_whole(x, affine, settings.epsilon, manual_batch_axes())
         elif settings.statistics == "group":
             y, moments = _normalise_groups(x, affine, settings.epsilon, settings.group_size)
         else:
@@ -213,15 +211,13 @@ def _normalise_groups(x: Array, affine: Affine, epsilon: float, group_size: int)
     grouped = x.reshape(-1, group_size, *x.shape[1:])
     y, moments = _normalise(grouped, affine, tuple(range(1, grouped.ndim - 1)), (), epsilon)
     averaged = jnp.stack(moments).reshape(2, -1, x.shape[-1]).mean(1)
-    return y.reshape(x.shape), _mean_across(averaged, _manual_batch_axes())
+    return y.reshape(x.shape), _mean_across(averaged, manual_batch_axes())
 
 
 def _normalise_per_device(x: Array, affine: Affine, epsilon: float) -> tuple[Array, Array]:
     """Normalise each device's examples by their moments; return the mean over devices."""
-    mesh = jax.sharding.get_abstract_mesh()
-    manual = _manual_batch_axes()
-    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.shape and axis not in manual)
-    devices = math.prod(mesh.shape[axis] for axis in axes)
+    axes = free_batch_axes()
+    devices = num_shards(axes)
     if x.shape[0] % devices:
         raise UserError(
             f"a batch of {x.shape[0]} does not divide over {devices} devices as norm.statistics="
@@ -242,14 +238,7 @@ def _normalise_per_device(x: Array, affine: Affine, epsilon: float) -> tuple[Arr
             out_specs=(split, whole),
             axis_names=set(axes),
         )(x, affine)
-    return y, _mean_across(moments, manual)
-
-
-def _manual_batch_axes() -> tuple[str, ...]:
-    """Batch axes an enclosing ``shard_map`` has already taken: there, ``x`` is one shard."""
-    mesh = jax.sharding.get_abstract_mesh()
-    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-    return tuple(axis for axis in BATCH_AXES if kinds.get(axis) == AxisType.Manual)
+    return y, _mean_across(moments, manual_batch_axes())
 
 
 def _mean_across(x: Array, axes: tuple[str, ...]) -> Array:

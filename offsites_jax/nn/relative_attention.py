@@ -1,5 +1,6 @@
 """Self-attention over a map of features with biases by relative position (arXiv 2106.04803, eq. 3)."""
 
+import functools
 from typing import Literal
 
 import flax.linen as nn
@@ -8,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from offsites_jax.errors import UserError
-from offsites_jax.nn.attention import attend
+from offsites_jax.nn.attention import Heads, attend
 from offsites_jax.nn.relative_tables import (
     Grid,
     grid_of,
@@ -17,8 +18,12 @@ from offsites_jax.nn.relative_tables import (
     resize_table,
     table_shape,
 )
+from offsites_jax.nn.shards import on_each_shard
 
 Relative = Literal["table", "mlp", "none"]
+
+Biases = dict[str, Array]
+"""A ``"table"`` [heads, dy, dx], a number for each of the ``"pairs"`` [heads, queries, keys], or nothing."""
 
 init = nn.initializers.normal(0.02)
 """Of all kernels and tables, as in google-research/maxvit."""
@@ -90,8 +95,10 @@ class RelativeAttention(nn.Module):
         batch, *grid, channels = x.shape
         pixels = x.reshape(batch, -1, channels)
         query, key, value = (self._dense(name, (self.num_heads, self.head_size))(pixels) for name in _INPUTS)
-        bias = self.biases((grid[0], grid[1]), train)
-        attended = attend(query, key, value, bias, heads_at_once=self.heads_at_once)
+        biases = self.biases((grid[0], grid[1]), train)
+        attended = on_each_shard(
+            functools.partial(_attend, heads_at_once=self.heads_at_once), (query, key, value), biases
+        )
         y = nn.DenseGeneral(self.width, axis=(-2, -1), kernel_init=init, dtype=self.dtype, name="out")(
             attended
         )
@@ -100,18 +107,16 @@ class RelativeAttention(nn.Module):
     def _dense(self, name: str, features: tuple[int, int]) -> nn.DenseGeneral:
         return nn.DenseGeneral(features, kernel_init=init, dtype=self.dtype, name=name)
 
-    def biases(self, grid: Grid, train: bool) -> Float[Array, "1 heads queries keys"] | None:
+    def biases(self, grid: Grid, train: bool) -> Biases:
         """What to add to the products of queries and keys; a part of the call, with no meaning outside."""
         if self.relative == "none":
-            return None
+            return {}
         if self.relative == "mlp":
-            table = TableMlp(self.num_heads, self.mlp_width, name="rel_mlp")(grid, train)
-        else:
-            made_for = self.table_grid or grid
-            self._check_table(made_for)
-            shape = (self.num_heads, *table_shape(made_for))
-            table = resize_table(self.param("relative_bias", init, shape, jnp.float32), grid)
-        return pair_biases(table)[None]
+            return {"table": TableMlp(self.num_heads, self.mlp_width, name="rel_mlp")(grid, train)}
+        made_for = self.table_grid or grid
+        self._check_table(made_for)
+        shape = (self.num_heads, *table_shape(made_for))
+        return {"table": resize_table(self.param("relative_bias", init, shape, jnp.float32), grid)}
 
     def _check_table(self, grid: Grid) -> None:
         if not self.has_variable("params", "relative_bias"):
@@ -126,3 +131,9 @@ class RelativeAttention(nn.Module):
 
 
 _INPUTS = ("query", "key", "value")
+
+
+def _attend(inputs: tuple[Heads, Heads, Heads], biases: Biases, *, heads_at_once: int) -> Heads:
+    # A table is spread out here, on each device: what devices sum is then a gradient of its small size.
+    pairs = pair_biases(biases["table"]) if "table" in biases else biases.get("pairs")
+    return attend(*inputs, None if pairs is None else pairs[None], heads_at_once=heads_at_once)

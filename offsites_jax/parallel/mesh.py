@@ -24,9 +24,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from offsites_jax.errors import UserError
+from offsites_jax.nn.shards import BATCH_AXES
 
-AXES = ("slices", "data", "fsdp", "tensor")
-BATCH_AXES = ("slices", "data", "fsdp")
+AXES = (*BATCH_AXES, "tensor")
 PARAMETER_AXES = ("fsdp", "tensor")
 
 

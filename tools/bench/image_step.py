@@ -23,6 +23,7 @@ SECONDS = 4.0  # of work in a round
 MODELS = {  # ours: theirs, its options, sides of images at inference and in training
     "efficientnet_v2_b0": ("tf_efficientnetv2_b0", {}, 224, 128),
     "efficientnet_v2_s": ("tf_efficientnetv2_s", {}, 128, 128),
+    "efficientnet_b0": ("tf_efficientnet_b0", {}, 224, 128),
     "coatnet_0": (
         "coatnet_0_224",
         {"conv_stride_mode": "1x1", "conv_pool_type": "max2", "transformer_pool_type": "max2"},

@@ -1,17 +1,16 @@
 """Losses of the pretext tasks: a number per row or anchor, whose mean over the global batch is minimised."""
 
 import functools
-import math
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from offsites_jax.errors import UserError
-from offsites_jax.nn.norm import BATCH_AXES
+from offsites_jax.nn.shards import free_batch_axes, num_shards
 
 Negatives = Literal["other_view", "symmetric", "ntxent"]
 
@@ -95,10 +94,8 @@ def contrastive_in_chunks(embeddings: Embeddings, temperature: float, chunk: int
       UserError: the instances do not divide over the devices, or theirs into chunks.
 
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-    axes = tuple(axis for axis in BATCH_AXES if kinds.get(axis, AxisType.Manual) != AxisType.Manual)
-    devices = math.prod(mesh.shape[axis] for axis in axes)
+    axes = free_batch_axes()
+    devices = num_shards(axes)
     instances = len(embeddings) // 2
     if instances % (devices * chunk):
         raise UserError(
