@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model = {
         "name": "efficientnet_v2_s",
         "num_classes": 1000,
-        "overrides": {"norm": {"statistics": "device"}},
+        "overrides": {"norm": {"statistics": "group", "group_size": 1024}},
     }
     config.task = {"label_smoothing": 0.1, "l2": 1e-5}
     config.data = {

@@ -32,7 +32,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.model = {
         "name": "efficientnet_b4",
         "num_classes": 1000,
-        "overrides": {"norm": {"statistics": "device", "momentum": 0.9}, "dropout_rate": 0.2},
+        "overrides": {
+            "norm": {"statistics": "group", "group_size": 1024, "momentum": 0.9},
+            "dropout_rate": 0.2,
+        },
     }
     config.task = {"label_smoothing": 0.1, "l2": 1e-5}
     config.data = {
