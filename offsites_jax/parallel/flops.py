@@ -67,7 +67,8 @@ def count_flops(function: Callable[..., Any], *args: Any) -> int:
 
     - `scan` counts its body times its length; `while` has no known length and counts once, so
       write loops whose cost matters with `scan` or `fori_loop` over static bounds.
-    - `cond` and `switch` count their most expensive branch.
+    - `cond` and `switch` count their most expensive branch. Where `platform_dependent` chooses, its default
+      counts: what is computed, not the detour that suits one platform.
     - Rematerialised work is counted again: the gradient with full remat is hardware FLOPs; take
       the count of the model without remat for model FLOPs.
     - `shard_map` counts its body on every device along the axes it makes manual.
@@ -92,13 +93,18 @@ def _count_equation(equation: core.JaxprEqn) -> int:
         return _conv_flops(equation)
     inner = [_count(jaxpr) for jaxpr in core.jaxprs_in_params(params)]
     if name == "cond":
-        return max(inner)
+        return _default_branch(params, inner)
     if name == "scan":
         return params["length"] * sum(inner)
     if name == "shard_map":
         sizes = params["mesh"].shape
         return math.prod(sizes[axis] for axis in params["newly_manual_axes"]) * sum(inner)
     return sum(inner)
+
+
+def _default_branch(params: dict[str, Any], inner: list[int]) -> int:
+    platforms = params.get("branches_platforms") or ()
+    return inner[platforms.index(None)] if None in platforms else max(inner)
 
 
 def _dot_flops(equation: core.JaxprEqn) -> int:

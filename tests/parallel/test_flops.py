@@ -109,6 +109,14 @@ def test_loops_and_branches():
     assert count_flops(traced_index, index, array(N, N)) == 2 * PRODUCT
 
 
+def test_where_platforms_differ_the_default_counts():
+    def function(x):
+        return lax.platform_dependent(x, tpu=lambda x: x @ x @ x @ x, default=lambda x: x @ x)
+
+    assert count_flops(function, array(N, N)) == PRODUCT
+    assert count_flops(jax.grad(lambda x: jnp.sum(function(x))), array(N, N)) == 3 * PRODUCT
+
+
 def test_nested_functions_are_entered():
     @jax.custom_vjp
     def product(x, w):
