@@ -2,8 +2,8 @@
 
     python tools/bench/image_step.py --baseline-python /path/to/venv/bin/python [--rounds 5]
 
-The baseline is an interpreter with timm 1.0.31 and torch 2.13.0. Both sides have the same architecture, batch
-of 8 images, float32 and number of threads; both train with SGD and momentum on cross-entropy with batch
+The baseline is an interpreter with timm 1.0.31 and torch 2.13.0. Both sides have the same architecture, fresh
+weights, batch of 8 images, float32 and all cores; both train with SGD, momentum and cross-entropy on batch
 statistics, ours by the step the trainer compiles, theirs eagerly. Rounds alternate and medians are reported,
 one JSON line a figure: our time over theirs, so below 1 we are faster.
 """
@@ -37,12 +37,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--baseline-python", help="interpreter with timm and torch")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=MODELS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.threads)
+        serve(len(os.sched_getaffinity(0)))
     elif options.baseline_python:
         compare(options)
     else:
@@ -54,7 +53,7 @@ def compare(options) -> None:
     from offsites_jax.parallel.start import start
 
     start(cpu_devices=1, cache=ROOT / ".cache" / "jax")
-    command = [options.baseline_python, __file__, "--serve", f"--threads={options.threads}"]
+    command = [options.baseline_python, __file__, "--serve"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as baseline:
         for name in options.models:
             for job, figure in (("predict", "image_inference_ratio"), ("train", "image_train_step_ratio")):
