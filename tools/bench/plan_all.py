@@ -4,7 +4,9 @@ An experiment at full scale says where it runs in a line such as `Pod: v5e:16x16
 Each is planned in a process of its own, so that one that cannot be planned stops no other. Needs the TPU
 compiler (pip install 'offsites-jax[plan]') and takes minutes for each large model.
 
-python tools/bench/plan_all.py [FILE ...] [--output docs/plan.md]
+python tools/bench/plan_all.py [FILE[:VARIANT] ...] [--output docs/plan.md]
+
+Without files, all experiments by their first variant. A page that is there keeps rows of other experiments.
 """
 
 import argparse
@@ -32,48 +34,69 @@ without a TPU ([how](plan-a-run.md)). Memory is what the compiled program takes.
 them, are floors from published peaks: nothing was run, and real steps are slower. Written by
 `tools/bench/plan_all.py` with {versions}.
 """
+STALE = r"""
+\* Counted when a part read or written by a fusion inside a fusion still counted as the whole array, and not
+compiled again since: some per cent too much.
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="*", type=pathlib.Path, help="default: all experiments")
+    parser.add_argument("experiments", nargs="*", help="FILE or FILE:VARIANT; default: all files")
     parser.add_argument("--output", type=pathlib.Path, help="default: docs/plan.md when all are planned")
     options = parser.parse_args()
     if importlib.util.find_spec("libtpu") is None:
         sys.exit("plan_all: the TPU compiler is missing; pip install 'offsites-jax[plan]'")
-    files = [file.resolve() for file in options.files] or sorted((ROOT / "experiments").glob("*/*.py"))
-    output = options.output or (None if options.files else ROOT / "docs" / "plan.md")
-    rows, failed = [], False
-    left = [str(file.relative_to(ROOT)) for file in with_pods() if file not in files]
-    for file in files:
-        pod = POD.search(ast.get_docstring(ast.parse(file.read_text())) or "")
+    output = options.output or (None if options.experiments else ROOT / "docs" / "plan.md")
+    rows = rows_of(output) if output else {}
+    failed = False
+    for experiment in options.experiments or with_pods():
+        pod = pod_of(experiment)
         if not pod:
-            continue
-        name = str(file.relative_to(ROOT)) if file.is_relative_to(ROOT) else file.name
-        plan = run_plan(file, pod[1])
+            sys.exit(f"plan_all: {experiment}: its docstring names no pod")
+        plan = run_plan(experiment, pod)
         failed |= "error" in plan
         if "error" in plan:
-            print(json.dumps({"name": "plan", "experiment": name, "pod": pod[1], **plan}), flush=True)
-            rows.append([name, plan["error"], pod[1], *[""] * (len(COLUMNS) - 3)])
-        for stage in plan.get("stages", ()):
-            print(json.dumps(line(name, plan, stage)), flush=True)
-            rows.append(row(name, plan, stage))
+            print(json.dumps({"name": "plan", "experiment": experiment, "pod": pod, **plan}), flush=True)
+            rows[experiment] = [[experiment, plan["error"], pod, *[""] * (len(COLUMNS) - 3)]]
+            continue
+        for stage in plan["stages"]:
+            print(json.dumps(line(experiment, plan, stage)), flush=True)
+        rows[experiment] = [row(experiment, plan, stage) for stage in plan["stages"]]
     if output:
-        write(output, page(rows, left))
+        write(output, page(rows))
     sys.exit(1 if failed else 0)
 
 
-def with_pods() -> list[pathlib.Path]:
+def with_pods() -> list[str]:
     """All experiments whose docstring names a pod."""
     files = sorted((ROOT / "experiments").glob("*/*.py"))
-    return [file for file in files if POD.search(ast.get_docstring(ast.parse(file.read_text())) or "")]
+    names = [str(file.relative_to(ROOT)) for file in files]
+    return [name for name in names if pod_of(name)]
 
 
-def run_plan(file: pathlib.Path, pod: str) -> dict:
+def pod_of(experiment: str) -> str:
+    """The pod that an experiment's docstring names, or nothing."""
+    file = ROOT / re.sub(r"(?<=\.py):.*", "", experiment)
+    found = POD.search(ast.get_docstring(ast.parse(file.read_text())) or "")
+    return found[1] if found else ""
+
+
+def rows_of(file: pathlib.Path) -> dict[str, list[list[str]]]:
+    """The rows of a page by experiment, as cells."""
+    rows: dict[str, list[list[str]]] = {}
+    for text in file.read_text().splitlines() if file.exists() else ():
+        cells = [cell.strip() for cell in text.strip("|").split("|")]
+        if text.startswith("| experiments/") and len(cells) == len(COLUMNS):
+            rows.setdefault(cells[0], []).append(cells)
+    return rows
+
+
+def run_plan(experiment: str, pod: str) -> dict:
     """What `offsites plan --json` says, or {"error": its one line}."""
-    command = [sys.executable, "-m", "offsites_jax.cli.main", "plan", str(file), "--topology", pod, "--json"]
+    command = [sys.executable, "-m", "offsites_jax.cli.main", "plan", experiment, "--topology", pod, "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -123,13 +146,16 @@ def row(name: str, plan: dict, stage: dict) -> list[str]:
     ]
 
 
-def page(rows: list[list[str]], left: list[str]) -> str:
-    """The page as Markdown."""
+def page(rows: dict[str, list[list[str]]]) -> str:
+    """The page as Markdown, in order of name."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "libtpu"))
-    cells = [list(COLUMNS), ["---"] * len(COLUMNS), *rows]
+    planned = [row for experiment in sorted(rows) for row in rows[experiment]]
+    cells = [list(COLUMNS), ["---"] * len(COLUMNS), *planned]
     table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in cells)
-    unplanned = f"\nNot planned yet: {', '.join(f'`{name}`' for name in left)}.\n" if left else ""
-    return f"{HEADER.format(versions=versions)}\n{table}\n{unplanned}"
+    left = [f"`{experiment}`" for experiment in with_pods() if experiment not in rows]
+    unplanned = f"\nNot planned yet: {', '.join(left)}.\n" if left else ""
+    stale = STALE if any(r"\*" in cell for row in planned for cell in row) else ""
+    return f"{HEADER.format(versions=versions)}\n{table}\n{unplanned}{stale}"
 
 
 def write(file: pathlib.Path, text: str) -> None:
