@@ -79,7 +79,7 @@ def check_command(words):
     if verb in VERBS:
         options, rest = parser_of(verb).parse_known_args(arguments)
         overrides = parse_overrides(rest)
-        if hasattr(options, "experiment"):
+        if getattr(options, "experiment", None):
             load_experiment(ROOT / options.experiment, overrides)
         return
     jobs = find_project(verb).module("jobs").JOBS

@@ -8,6 +8,8 @@ regularisation, then larger images with stronger regularisation.
 
 Machine: a laptop. The mesh is 8 virtual CPU devices (data=4, fsdp=2), so that the very program a pod would
 run, sharding included, runs here. About 2 minutes on 2 cores.
+The checkpoint kept as best is picked by the test images, since there is no validation split, which flatters
+it; figures are those of the last step.
 Expect: 0.985 to 1.0 test accuracy. It shows that data, stages, sharding, checkpoints, evaluation and export
 work on real images; it says nothing about ImageNet.
 """

@@ -5,6 +5,8 @@
 Data: the scans that ship with scikit-learn (8 x 8 pixels, 43 writers), enlarged to 64 pixels; a fifth of
 every class is the test split.
 Machine: a laptop; about 6 minutes on 2 cores. The mesh is one CPU device.
+The checkpoint kept as best is picked by the test images, since there is no validation split, which flatters
+it; figures are those of the last step.
 Expect: at least 0.975 test accuracy on 360 images.
 """
 

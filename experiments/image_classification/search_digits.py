@@ -12,7 +12,8 @@ parameters. The backbone alone, as any experiment:
 Machine: a laptop; about 5 minutes on 2 cores that do nothing else. One run on 2 cores with other programs
 running took 20 minutes (171 s of processor time); its step times, and so its rewards, say nothing.
 Expect: 0.96 to 1.0 on the 360 test images. There is no validation split, so the search picks by the images
-it reports on; one image is 0.003, so ranks of close candidates are luck.
+it reports on, and so is the checkpoint kept as best; one image is 0.003, so ranks of close candidates are
+luck.
 """
 
 import ml_collections

@@ -12,7 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workdir(parser)
     parser.add_argument("--output", help="new folder; default <workdir>/export")
     parser.add_argument(
-        "--format", default="stablehlo", help="stablehlo (default), savedmodel, safetensors, orbax or timm"
+        "--format",
+        default="stablehlo",
+        help="stablehlo (default), savedmodel, safetensors, orbax, timm, keras or automl",
     )
     parser.add_argument("--platforms", default="cpu,tpu,cuda", help="where a StableHLO export must run")
     parser.add_argument("--batch", default="symbolic", help="a fixed batch size, or symbolic for any")

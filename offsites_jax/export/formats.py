@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.export import readme, savedmodel, timm
+from offsites_jax.export import automl, keras, readme, savedmodel, timm
 from offsites_jax.export.compare import Predict
 from offsites_jax.export.inference import Inference
 from offsites_jax.export.load import MODEL, PARAMS, load, local_platforms
@@ -127,12 +127,40 @@ def reopen_timm(inference: Inference, folder: pathlib.Path) -> Predict:
     return inference.bind(unflatten(leaves))
 
 
+def write_keras(inference: Inference, folder: pathlib.Path) -> Signature:
+    """Weights in the layers of keras.applications, and how they make the network."""
+    keras.save(inference, folder)
+    return signature_of(inference)
+
+
+def reopen_keras(inference: Inference, folder: pathlib.Path) -> Predict:
+    """The live function on the weights, turned back into ours."""
+    leaves = keras.reload(inference, folder)
+    check_equal(folder / keras.WEIGHTS, leaves, inference)
+    return inference.bind(unflatten(leaves))
+
+
+def write_automl(inference: Inference, folder: pathlib.Path) -> Signature:
+    """A TensorFlow checkpoint under the names of google/automl."""
+    automl.save(inference, folder)
+    return signature_of(inference)
+
+
+def reopen_automl(inference: Inference, folder: pathlib.Path) -> Predict:
+    """The live function on the weights, turned back into ours."""
+    leaves = automl.reload(inference, folder)
+    check_equal(folder / automl.WEIGHTS, leaves, inference)
+    return inference.bind(unflatten(leaves))
+
+
 FORMATS: dict[str, Format] = {
     "stablehlo": Format(write_stablehlo, reopen_stablehlo, readme.stablehlo, folds=True),
     "savedmodel": Format(write_savedmodel, reopen_savedmodel, readme.savedmodel, folds=True),
     "safetensors": Format(write_safetensors, reopen_safetensors, readme.safetensors),
     "orbax": Format(write_orbax, reopen_orbax, readme.orbax),
     "timm": Format(write_timm, reopen_timm, readme.timm),
+    "keras": Format(write_keras, reopen_keras, readme.keras),
+    "automl": Format(write_automl, reopen_automl, readme.automl),
 }
 
 

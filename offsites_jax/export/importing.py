@@ -5,17 +5,19 @@ import importlib
 import os
 import pathlib
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
+import jax
 import numpy as np
 from safetensors.numpy import save_file
 
 from offsites_jax.errors import UserError
 from offsites_jax.export.importers.files import open_tensors
 from offsites_jax.export.importers.mapping import Filled, fill
+from offsites_jax.export.importers.settings import merged
 from offsites_jax.export.load import PARAMS
 from offsites_jax.export.manifest import README, fingerprint, write_manifest
 from offsites_jax.export.publish import published
@@ -92,7 +94,7 @@ def load(
     """
     model = create_model(model_name, **_settings(model_name, source, settings))
     filled, _ = read(model, path, source, new_head=new_head, params=params)
-    return unflatten(_at_size(model, filled.leaves, image_size, resize))
+    return unflatten(at_size(model, filled.leaves, image_size, resize))
 
 
 def read(
@@ -102,16 +104,22 @@ def read(
     *,
     new_head: bool = False,
     params: str = "ema",
+    specs: Mapping[str, jax.ShapeDtypeStruct] | None = None,
 ) -> tuple[Filled, tuple[pathlib.Path, ...]]:
-    """What `load` does, for a model at hand: leaves with their origins, and the files they were in."""
-    names = _names(model, source)
+    """What `load` does, for a model at hand: leaves with their origins, and the files they were in.
+
+    Shapes are those for colour images unless given as `specs`; tables of relative biases are as in the file.
+    """
+    names = names_of(model, source)
     with open_tensors(pathlib.Path(path)) as tensors:
         wanted = names.abstract_variables(model, tensors.shapes)
+        if specs is not None:
+            wanted = {name: wanted[name] if is_table(name) else spec for name, spec in specs.items()}
         table = names.SOURCES[source](model, wanted, tensors.shapes, params)
         return fill(wanted, table, tensors, new_head=new_head), tensors.files
 
 
-def _names(model: nn.Module, source: str) -> ModuleType:
+def names_of(model: nn.Module, source: str) -> ModuleType:
     """The module that knows what a source calls the leaves of a model."""
     family = FAMILIES.get(type(model).__name__)
     if family is None:
@@ -122,13 +130,18 @@ def _names(model: nn.Module, source: str) -> ModuleType:
     return names
 
 
+def is_table(name: str) -> bool:
+    """Whether a leaf holds relative biases, whose number depends on the size of images."""
+    return name.endswith("/relative_bias")
+
+
 def _settings(model_name: str, source: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The given settings of a model, and those in which all networks of the source differ from ours."""
-    names = _names(create_model(model_name, **given), source)
-    return {**getattr(names, "SETTINGS", {}).get(source, {}), **given}
+    model = create_model(model_name, **given)
+    return merged(names_of(model, source).settings_for(model, source), given)
 
 
-def _at_size(
+def at_size(
     model: nn.Module,
     leaves: Mapping[str, np.ndarray],
     image_size: int | tuple[int, int] | None,
@@ -183,33 +196,51 @@ def import_weights(
     model = create_model(model_name, **settings)
     with published(output, overwrite=overwrite) as folder:
         filled, files = read(model, path, source, new_head=new_head, params=params)
-        leaves = _at_size(model, filled.leaves, image_size, resize)
+        leaves = at_size(model, filled.leaves, image_size, resize)
         save_file(leaves, folder / PARAMS)
-        report = Report(
-            folder=os.fspath(output),
-            model=model_name,
-            source=source,
-            tensors=len(leaves),
-            values=sum(leaf.size for leaf in leaves.values()),
-            skipped=filled.skipped,
-            ignored=len(filled.ignored),
-        )
+        report = report_of(output, model_name, source, filled, leaves)
         (folder / README).write_text(_readme(report, settings))
         facts = {
             "format": "weights",
             "model": model_name,
             "settings": settings,
             "image_size": image_size,
-            "source": source,
-            "source_files": {file.name: fingerprint(file) for file in files},
-            "origins": filled.origins,
-            "skipped": filled.skipped,
-            "ignored": filled.ignored,
+            **origin_facts(source, filled, files),
             "values": report.values,
-            "imported_with": versions(),
         }
         write_manifest(folder, facts)
     return report
+
+
+def report_of(
+    output: str | os.PathLike[str],
+    model_name: str,
+    source: str,
+    filled: Filled,
+    leaves: Mapping[str, np.ndarray],
+) -> Report:
+    """What to tell of an import."""
+    return Report(
+        folder=os.fspath(output),
+        model=model_name,
+        source=source,
+        tensors=len(leaves),
+        values=sum(leaf.size for leaf in leaves.values()),
+        skipped=filled.skipped,
+        ignored=len(filled.ignored),
+    )
+
+
+def origin_facts(source: str, filled: Filled, files: Sequence[pathlib.Path]) -> dict[str, Any]:
+    """Where imported arrays come from, to keep beside them."""
+    return {
+        "source": source,
+        "source_files": {file.name: fingerprint(file) for file in files},
+        "origins": dict(filled.origins),
+        "skipped": list(filled.skipped),
+        "ignored": list(filled.ignored),
+        "imported_with": versions(),
+    }
 
 
 def _readme(report: Report, settings: Mapping[str, Any]) -> str:

@@ -156,6 +156,50 @@ The network takes normalised pixels, [batch, channels, height, width]: mean and 
 """
 
 
+def keras(signature: Signature) -> str:
+    """Making the network in Keras, and loading the weights."""
+    return """## Use
+
+With `pip install keras h5py` and one of its backends, in this folder:
+
+```python
+import json
+from pathlib import Path
+
+from keras import applications
+
+network = json.loads(Path("keras.json").read_text())
+model = getattr(applications, network["function"])(**network["arguments"])
+model.load_weights("model.h5")
+print(model.count_params(), "parameters")
+```
+
+The network takes normalised pixels, [batch, height, width, channels]: mean and deviation are `data.mean` and
+`data.std` of `config.json`, for pixels of 0..255. The first generation (EfficientNetB0 to B7) divides by 255
+what it is given: give it 255 times the normalised pixels. `input_shape` may be changed to another size.
+"""
+
+
+def automl(signature: Signature) -> str:
+    """Reading the checkpoint with TensorFlow."""
+    return """## Use
+
+With `pip install tensorflow-cpu` (or `tensorflow`), in this folder:
+
+```python
+import tensorflow as tf
+
+checkpoint = tf.train.load_checkpoint("model.ckpt")
+for name, shape in checkpoint.get_variable_to_shape_map().items():
+    print(name, shape, checkpoint.get_tensor(name).dtype)
+```
+
+Names are those of google/automl's EfficientNets, each also with `/ExponentialMovingAverage`, which its
+evaluation looks for. The network takes normalised pixels, [batch, height, width, channels]: mean and
+deviation are `data.mean` and `data.std` of `config.json`, for pixels of 0..255.
+"""
+
+
 def example(signature: Signature) -> str:
     """Code that makes a batch of zeros."""
     lines = [

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from offsites_jax.errors import UserError
-from offsites_jax.models import efficientnet
+from offsites_jax.export.foreign import published_name
 from offsites_jax.models.coatnet import CoAtNet
 from offsites_jax.models.coatnet_stages import parse_stages
 from offsites_jax.models.efficientnet import EfficientNet
@@ -20,25 +20,10 @@ _NORMS = {"batch": "batchnorm2d", "layer": "layernorm2d"}
 
 def efficientnet_arguments(model: EfficientNet, leaves: Leaves) -> dict[str, Any]:
     """One of the published networks with TensorFlow's padding: timm makes no others from arguments."""
-    wanted = _architecture(model)
-    for name in efficientnet.VARIANTS:
-        variant = efficientnet.variant(name)
-        if _architecture(EfficientNet(**variant.settings)) == wanted:
-            channels = leaves["params/stem/conv/kernel"].shape[2]
-            return {"model_name": "tf_" + name.replace("_v2", "v2"), **_common(model, channels)}
+    if name := published_name(model):
+        channels = leaves["params/stem/conv/kernel"].shape[2]
+        return {"model_name": "tf_" + name.replace("_v2", "v2"), **_common(model, channels)}
     raise UserError("--format timm: timm has no EfficientNet of these blocks; export in another format")
-
-
-def _architecture(model: EfficientNet) -> tuple[object, ...]:
-    blocks = tuple(str(block) for block in model.blocks)
-    return (
-        blocks,
-        float(model.width),
-        float(model.depth),
-        model.round_limit,
-        model.head_width,
-        model.norm.epsilon,
-    )
 
 
 def resnet_arguments(model: ResNet, leaves: Leaves) -> dict[str, Any]:

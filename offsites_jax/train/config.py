@@ -35,7 +35,7 @@ STAGED = ("model", "task", "data", "train")
 # What a resumed run may change without becoming another experiment.
 HARMLESS = (
     "mesh", "sharding", "evaluators", "expected", "data.loading", "train.log_every", "train.eval_every",
-    "train.checkpoint_every", "train.keep",
+    "train.checkpoint_every", "train.keep", "train.compile_ahead",
 )  # fmt: skip
 
 
@@ -55,6 +55,8 @@ class Train:
       ema: moving average of parameters and model state.
       keep: which checkpoints stay.
       on_non_finite: stop the run, or skip the update and count it.
+      compile_ahead: compile the next stage while one trains: everywhere but on CPU, whose cores train
+        (auto), or yes or no.
       slice_reduction: how gradients cross the slices of a multi-slice pod: as the compiler sees fit
         (auto), or scattered inside each slice and summed across in float32 or bfloat16.
 
@@ -71,6 +73,7 @@ class Train:
     ema: Ema = Ema()
     keep: Keep = Keep()
     on_non_finite: Literal["stop", "skip"] = "stop"
+    compile_ahead: Literal["auto", "yes", "no"] = "auto"
     slice_reduction: SliceReduction = "auto"
 
 
@@ -114,7 +117,7 @@ class Experiment:
     """A resolved experiment: every section typed, every default filled in.
 
     Attributes:
-      raw: the plain nested dict it was made from (JSON types), stages unapplied.
+      raw: the plain nested dict it was made from (JSON types), stages unapplied, `init_from` a section.
       found: the project's code.
       model, task, data: instances of the project's own schemas, with the stage's overrides applied.
       ends: last step of each stage; one entry, the run's end, when there are no stages.
@@ -201,6 +204,8 @@ def resolve(raw: dict[str, Any], *, stage: int = 0) -> Experiment:
     for key in ("project", "train"):
         if key not in raw:
             raise UserError(f"config.{key}: missing; every experiment needs it")
+    if raw.get("init_from") is not None:
+        raw = {**raw, "init_from": _init_section(raw["init_from"])}
     project = find_project(raw["project"])
     whole_run = parse(raw["train"], Train, "train")
     check_train(whole_run)
@@ -289,6 +294,8 @@ def override(raw: dict[str, Any], key: str, text: str) -> None:
     """Sets one dotted key of the nested dict from text, in place."""
     *path, last = key.split(".")
     section: Any = raw
+    if path[:1] == ["init_from"]:
+        raw["init_from"] = _init_section(raw.get("init_from"))
     for index, name in enumerate(path):
         section = _child(section, name, ".".join(path[: index + 1]))
     if isinstance(section, list):
@@ -346,6 +353,15 @@ def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         found |= leaves(value, f"{prefix}.{key}" if prefix else key)
     return found
+
+
+def _init_section(value: Any) -> Any:
+    """Section `init_from`, of which a plain string is the path."""
+    if isinstance(value, str):
+        return {"path": value} if value else None
+    if value is not None and not isinstance(value, Mapping):
+        raise UserError(f"config.init_from: is {value!r}; give a path, or a section with a path")
+    return value
 
 
 def _child(section: Any, name: str, key: str) -> Any:

@@ -10,10 +10,8 @@ that a checkpoint carries its own scores; the save comes last so that all that l
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 from absl import logging
 from etils import epath
 from jax.sharding import Mesh
@@ -23,6 +21,7 @@ from offsites_jax.data.prefetch import DeviceBatches
 from offsites_jax.errors import Preempted, UserError
 from offsites_jax.parallel.mesh import check_batch_size, create_mesh, data_shard, put_batch
 from offsites_jax.parallel.start import Processes, start
+from offsites_jax.train.ahead import CompiledStages
 from offsites_jax.train.checkpoint import Checkpoints
 from offsites_jax.train.config import Experiment, leaves
 from offsites_jax.train.evaluation import Evaluations
@@ -31,7 +30,7 @@ from offsites_jax.train.preemption import Preemption
 from offsites_jax.train.profile import Profiler
 from offsites_jax.train.program import Program, check_stages, create_program
 from offsites_jax.train.progress import Progress
-from offsites_jax.train.report import describe_run, step_flops, versions
+from offsites_jax.train.report import describe_run, versions
 from offsites_jax.train.state import TrainState
 from offsites_jax.train.step import StepFn
 from offsites_jax.train.tally import Tally
@@ -109,7 +108,7 @@ def train(
         )
         describe_run(program, state, writer, step)
 
-        compiled: dict[int, CompiledStage] = {}
+        compiled = stack.enter_context(contextlib.closing(CompiledStages(experiment, mesh)))
         stage, scores, leaving = None, {}, False
         while step < settings.steps and not leaving:
             if stage is None or step >= stage.end:
@@ -160,16 +159,6 @@ def train(
     return TrainResult(state, scores, progress.seconds)
 
 
-class CompiledStage(NamedTuple):
-    """What stages of equal settings share."""
-
-    program: Program
-    update: StepFn
-    flops: Any
-    evaluations: Evaluations
-    heed: Callable[[TrainState, Mapping[str, float]], TrainState]
-
-
 @dataclasses.dataclass(frozen=True)
 class RunningStage:
     """A stage compiled, with its batches under way."""
@@ -206,19 +195,17 @@ def enter_stage(
     step: int,
     meta: Mapping[str, Any],
     progress: Progress,
-    compiled: dict[int, CompiledStage],
+    compiled: CompiledStages,
 ) -> RunningStage:
-    """Compiles the stage that update number `step` belongs to and seeks its data to that step.
+    """Takes the program of the stage that update number `step` belongs to, and seeks its data to that step.
 
     A stage with the settings of an earlier one (random resizing draws the same few sizes again and again)
-    finds that one's program in `compiled`, and compiles nothing.
+    finds that one's program in `compiled`.
     """
     index = experiment.stage_at(step)
     staged = experiment.at_stage(index)
-    first = experiment.first_alike(index)
-    if first not in compiled:
-        compiled[first] = compile_stage(staged, mesh, progress)
-    ready = compiled[first]
+    with progress.time("compile"):
+        ready = compiled.get(index)
     program = dataclasses.replace(ready.program, experiment=staged)
     with progress.time("open data"):
         pipeline = staged.found.create_pipeline(staged, staged.data.train_split, train=True)
@@ -246,14 +233,6 @@ def enter_stage(
         heed=ready.heed,
         fingerprint=fingerprint,
     )
-
-
-def compile_stage(staged: Experiment, mesh: Mesh, progress: Progress) -> CompiledStage:
-    """The program of a stage, with what is compiled of it."""
-    program = create_program(staged, mesh)
-    with progress.time("compile"):
-        update = program.update()
-    return CompiledStage(program, update, step_flops(program), Evaluations(program), program.heed())
 
 
 def check_splits(experiment: Experiment, mesh: Mesh) -> None:
@@ -290,11 +269,7 @@ def restore_or_create(checkpoints: Checkpoints, program: Program) -> tuple[Train
     if program.experiment.init_from:
         variables, report = warm_start(state.variables(ema=False), program.experiment.init_from)
         logging.info("init_from: %s", report)
-        params = variables.pop("params")
-        state = state.replace(params=params, model_state=variables)
-        if state.ema is not None:
-            # A copy: the step donates its state, and one buffer cannot be donated twice.
-            state = state.replace(ema=jax.tree.map(jnp.copy, {"params": params, "model_state": variables}))
+        state = state.with_variables(variables)
     return state, {}
 
 

@@ -112,19 +112,25 @@ class Program:
         """
         return {"xla_backend_optimization_level": 0} if platform_of(self.mesh) == "cpu" else None
 
-    def compile(self) -> jax.stages.Compiled:
-        """The step compiled for this mesh; `compiled(state, batch) -> (state, metrics)`."""
+    def lower(self) -> jax.stages.Lowered:
+        """The step traced for this mesh, to be compiled."""
         with jax.set_mesh(self.mesh):
-            return self.jit_step().lower(self.abstract, self.batch).compile()
+            return self.jit_step().lower(self.abstract, self.batch)
 
-    def update(self) -> StepFn:
+    def compile(self, lowered: jax.stages.Lowered | None = None) -> jax.stages.Compiled:
+        """The step compiled for this mesh; `compiled(state, batch) -> (state, metrics)`."""
+        lowered = lowered or self.lower()
+        with jax.set_mesh(self.mesh):
+            return lowered.compile()
+
+    def update(self, lowered: jax.stages.Lowered | None = None) -> StepFn:
         """The compiled step as the loop calls it.
 
         On several virtual CPU devices it returns when it is done. Dispatch is synchronous there, but XLA:CPU
         still queues a step whose inputs are not ready yet, and the all-reduces of two steps in flight
         can take each other's threads until XLA aborts the process.
         """
-        compiled = self.compile()
+        compiled = self.compile(lowered)
         if platform_of(self.mesh) != "cpu" or self.mesh.size == 1:
             return compiled
         return lambda state, batch: jax.block_until_ready(compiled(state, batch))

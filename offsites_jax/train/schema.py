@@ -65,4 +65,6 @@ def _dataclass_of(schema: Any) -> type | None:
 def _explain(message: str, where: str) -> str:
     """Msgspec's 'Expected `int`, got `str` - at `$.steps`' as 'config.train.steps: expected ...'."""
     text, _, path = message.partition(" - at `$")
-    return f"config.{where}{path.rstrip('`')}: {text[0].lower()}{text[1:].replace('`', '')}"
+    text = text.replace("`", "")
+    hint = "; the word none needs quotes: \"'none'\"" if text == "Expected str, got null" else ""
+    return f"config.{where}{path.rstrip('`')}: {text[0].lower()}{text[1:]}{hint}"

@@ -38,6 +38,15 @@ class TrainState(flax.struct.PyTreeNode):
             return {"params": self.ema["params"], **self.ema["model_state"]}
         return {"params": self.params, **self.model_state}
 
+    def with_variables(self, variables: Variables) -> "TrainState":
+        """The state with other parameters and model state; the average, if kept, starts from them too."""
+        model_state = dict(variables)
+        params = model_state.pop("params")
+        # A copy: the step donates its state, and one buffer cannot be donated twice.
+        copy = {"params": params, "model_state": model_state}
+        ema = None if self.ema is None else jax.tree.map(jnp.copy, copy)
+        return self.replace(params=params, model_state=model_state, ema=ema)
+
 
 def flatten(params: Tree) -> dict[str, Any]:
     """Leaves of a nested dict by path: {"encoder/kernel": ...}."""

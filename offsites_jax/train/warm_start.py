@@ -15,8 +15,9 @@ from etils import epath
 
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.train.digest import named_leaves
-from offsites_jax.train.saved import SavedVariables, Step
+from offsites_jax.train.saved import FOLDER, SavedVariables, Step
 
+_WEIGHTS = "params.safetensors"
 _SHOWN = 3  # names a message lists before it says how many more there are
 
 
@@ -24,11 +25,14 @@ _SHOWN = 3  # names a message lists before it says how many more there are
 class InitFrom:
     """The `init_from` section: where initial values come from, and which leaf gets which.
 
+    A plain string instead of the section is its path.
+
     Leaves go by names such as ``params/encoder/layer_0/kernel`` or ``batch_stats/encoder/norm/mean``.
     Patterns are regular expressions and may match anywhere in a name. Each must match some leaf.
 
     Attributes:
-        path: workdir of a run, its folder of checkpoints, or a ``.safetensors`` file.
+        path: workdir of a run, its folder of checkpoints, a ``.safetensors`` file, or a folder that holds one
+            called ``params.safetensors``, as imports and exports do.
         step: of a run: a number, ``latest`` or ``best``.
         params: of a run: ``ema`` for the averages (the raw values where it kept none), or ``raw``.
         map: (pattern, replacement) pairs that turn the name of a leaf *here* into its name *there*;
@@ -175,6 +179,8 @@ def _open(init_from: InitFrom) -> _Source:
     path = epath.Path(init_from.path).expanduser()
     if path.suffix == ".safetensors":
         return _WeightsFile(path)
+    if (path / _WEIGHTS).exists() and not (path / FOLDER).exists():
+        return _WeightsFile(path / _WEIGHTS)
     return SavedVariables(path, init_from.step, init_from.params)
 
 
@@ -223,6 +229,11 @@ def _problem(
             f"{name} is {list(here.shape)} here and {list(other.shape)} there, not what one index of it holds"
         )
     if not repeated and here.shape != other.shape:
+        if name.endswith("/relative_bias"):  # trained for maps of another size, and worth keeping
+            remedy = (
+                "set model.overrides.table_image_size to the size of images it was trained on, or resize it "
+                "with `offsites import --image-size`"
+            )
         return f"{name} is {list(here.shape)} here and {list(other.shape)} there; {remedy}"
     both_real = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in (here, other))
     if here.dtype != other.dtype and not both_real:

@@ -4,6 +4,7 @@ The conventions are google/automl's; reference numbers are made by tools/golden/
 and Pillow work by them.
 """
 
+import functools
 import json
 import math
 import pathlib
@@ -197,16 +198,25 @@ class TestDraws:
             assert abs(np.sum(ops == INDEX[name]) / 20_000 - sum(chance) / 25) < 0.02, name
 
     def test_the_generator_decides_everything(self):
-        for augmented in (augment.autoaugment, lambda i, r: augment.randaugment(i, r, magnitude=12)):
-            twice = [augmented(SMALL, np.random.default_rng(9)) for _ in range(2)]
+        for draw in (augment.draw_autoaugment, functools.partial(augment.draw_randaugment, magnitude=12)):
+            twice = [augment.apply(SMALL, draw(np.random.default_rng(9))) for _ in range(2)]
             np.testing.assert_array_equal(*twice)
         seeds = map(np.random.default_rng, range(20))
-        assert len({checksum(augment.randaugment(LARGE, rng, magnitude=5)) for rng in seeds}) > 15
+        draws = [augment.draw_randaugment(rng, magnitude=5) for rng in seeds]
+        assert len({checksum(augment.apply(LARGE, draw)) for draw in draws}) > 15
 
     def test_number_of_operations(self):
         draw = augment.draw_randaugment(np.random.default_rng(0), magnitude=5, num_ops=4)
         assert draw.op.shape == (4,)
         assert draw.arguments.shape == (4, 3)
+
+    def test_joined_draws_follow_one_another(self):
+        rng = np.random.default_rng(5)
+        draws = [augment.draw_randaugment(rng, magnitude=9, num_ops=count) for count in (1, 3, 2)]
+        one_by_one = SMALL
+        for draw in draws:
+            one_by_one = augment.apply(one_by_one, draw)
+        np.testing.assert_array_equal(augment.apply(SMALL, augment.joined(draws)), one_by_one)
 
 
 class TestCutout:
@@ -219,6 +229,12 @@ class TestCutout:
         assert abs(inner.mean() - 4 / 600) < 4e-4
         assert np.abs(inner - 4 / 600).max() < 0.006
         assert holes[:, -1].mean() < 0.75 * inner.mean() * 4000, "cut off at the border"
+
+    def test_drawn_ahead_it_covers_the_same(self):
+        for seed in range(20):
+            draw = augment.draw_cutout(np.random.default_rng(seed), 8)
+            covered = augment.cutout(SMALL, np.random.default_rng(seed), 8)
+            np.testing.assert_array_equal(augment.apply(SMALL, draw), covered)
 
     def test_noise_is_the_upper_half_and_the_rest_is_kept(self):
         got = augment.cutout(np.zeros((64, 64, 3), np.uint8), np.random.default_rng(0), 128, fill="noise")

@@ -133,6 +133,25 @@ def test_safetensors_of_a_type_that_numpy_lacks(tmp_path):
         read_all(tmp_path / "w.safetensors")
 
 
+@pytest.mark.parametrize("content", [pickle.dumps({"a": 1}, 2), b"PK\x03\x04" + bytes(30)])
+def test_a_pickle_called_safetensors_is_told_how_to_be_converted(tmp_path, content):
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"a PyTorch pickle .*safetensors\.torch\.save_file"):
+        read_all(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("length", [0x80, 0x4B50])
+def test_a_header_whose_length_looks_like_a_pickle_is_none(tmp_path, length):
+    header = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'.ljust(length)
+    content = struct.pack("<Q", length) + header + np.ones(2, np.float32).tobytes()
+    assert content[:1] in b"\x80P"
+    (tmp_path / "w.safetensors").write_bytes(content)
+    np.testing.assert_array_equal(read_all(tmp_path / "w.safetensors")["a"], [1, 1])
+    (tmp_path / "w.safetensors").write_bytes(content[:-1])
+    with pytest.raises(DamagedDataError, match="no whole safetensors file"):
+        read_all(tmp_path / "w.safetensors")
+
+
 class Trap:
     """Unpickling it leaves a mark."""
 

@@ -240,7 +240,7 @@ def test_command_line_to_warm_start(published, tmp_path, capsys, monkeypatch):
 
     specs = abstract_variables(create_model(name, num_classes=3))
     fresh = unflatten({name: jnp.zeros(spec.shape) for name, spec in specs.items()})
-    rules = InitFrom(path=str(tmp_path / "out/params.safetensors"), skip=("^params/classifier/",))
+    rules = InitFrom(path=str(tmp_path / "out"), skip=("^params/classifier/",))
     filled, report = warm_start(fresh, rules)
     assert set(report.loaded) == set(leaves)
     assert not report.unused

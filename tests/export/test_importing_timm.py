@@ -179,6 +179,9 @@ def test_an_import_for_images_of_another_size(tmp_path, capsys):
     arguments = ["import", "coatnet_0", str(file), "--from", "timm", "--output", str(output)]
     assert run([*arguments, "--image-size", "96", "--new-head"]) == 0
     assert "without params/head/logits/" in capsys.readouterr().out
+    applied = json.loads((output / "manifest.json").read_text())["settings"]
+    assert applied == TIMM_PAPER
+    assert f"config.model.overrides.update({applied})" in (output / "README.md").read_text()
     found = load_file(output / "params.safetensors")["params/stage_3/block_2/attn/relative_bias"]
     table = tensors["stages.2.blocks.2.attn.rel_pos.relative_position_bias_table"]
     expected = resize_table(jnp.asarray(table.T.reshape(-1, 7, 7)), (6, 6))

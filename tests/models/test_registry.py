@@ -11,13 +11,13 @@ import ml_collections
 import pytest
 
 from offsites_jax.errors import UserError
-from offsites_jax.models import coatnet_variants, efficientnet, resnet
+from offsites_jax.models import coatnet, coatnet_variants, efficientnet, resnet
 from offsites_jax.models.efficientnet import EfficientNet
 from offsites_jax.models.registry import create_model, list_models, model_info
 
 # Trainable parameters and running statistics. Of EfficientNets, each sum is what google/automl or Keras
-# counts. Of CoAtNets 0 to 7 the paper prints parameters rounded, 25M to 2.44B; of all others timm counts
-# the same.
+# counts, of L2 what timm does. Of CoAtNets 0 to 7 the paper prints parameters rounded, 25M to 2.44B; of all
+# others timm counts the same.
 COUNTS = {
     "efficientnet_v2_b0": (7_139_704, 60_608),
     "efficientnet_v2_b1": (8_141_052, 71_072),
@@ -36,6 +36,7 @@ COUNTS = {
     "efficientnet_b6": (43_040_704, 224_432),
     "efficientnet_b7": (66_347_960, 310_720),
     "efficientnet_b8": (87_413_142, 380_032),
+    "efficientnet_l2": (480_309_308, 1_090_688),
     "coatnet_0": (25_036_820, 13_696),
     "coatnet_1": (42_225_776, 24_064),
     "coatnet_2": (74_684_744, 32_256),
@@ -74,15 +75,37 @@ def test_counts_are_those_published(name):
     assert (info.params, info.stats) == COUNTS[name]
 
 
-def test_sizes_of_images():
-    def sizes(name):
-        variant = efficientnet.variant(name)
-        return variant.train_size, variant.eval_size
+# Side of the images in training and evaluation: of EfficientNetV2 table 4 of the paper and google/automl's
+# configuration, of EfficientNet the sizes its checkpoints were published for.
+SIZES = {
+    "efficientnet_v2_b0": (192, 224),
+    "efficientnet_v2_b1": (192, 240),
+    "efficientnet_v2_b2": (208, 260),
+    "efficientnet_v2_b3": (240, 300),
+    "efficientnet_v2_s": (300, 384),
+    "efficientnet_v2_m": (384, 480),
+    "efficientnet_v2_l": (384, 480),
+    "efficientnet_v2_xl": (384, 512),
+    "efficientnet_b0": (176, 224),
+    "efficientnet_b1": (192, 240),
+    "efficientnet_b2": (208, 260),
+    "efficientnet_b3": (240, 300),
+    "efficientnet_b4": (304, 380),
+    "efficientnet_b5": (352, 456),
+    "efficientnet_b6": (416, 528),
+    "efficientnet_b7": (480, 600),
+    "efficientnet_b8": (528, 672),
+    "efficientnet_l2": (640, 800),
+}
 
-    assert sizes("efficientnet_v2_s") == (300, 384)
-    assert sizes("efficientnet_v2_b3") == (240, 300)
-    assert sizes("efficientnet_b0") == (176, 224)
-    assert sizes("efficientnet_b7") == (480, 600)
+
+def test_sizes_of_images():
+    found = {name: efficientnet.variant(name) for name in list_models("efficientnet_*")}
+    assert {name: (one.train_size, one.eval_size) for name, one in found.items()} == SIZES
+    for name in list_models("coatnet_*"):
+        one = coatnet.variant(name)
+        side = 384 if name.endswith("_384") else 224
+        assert (one.train_size, one.eval_size) == (side, side)
 
 
 def test_list_models_by_pattern():

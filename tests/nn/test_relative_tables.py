@@ -49,6 +49,38 @@ def test_bilinear_as_opencv():
     np.testing.assert_allclose(resized, expected, atol=1e-5)
 
 
+def keys(distance):
+    """Keys' kernel of 1981, which takes its third order of accuracy from a = -1/2."""
+    x = abs(distance)
+    if x >= 2:
+        return 0.0
+    return 1.5 * x**3 - 2.5 * x**2 + 1 if x < 1 else -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+
+
+def cubic_weights(old, new):
+    """Share of each old entry in each new one; at the edges, of those that there are."""
+    rows = np.zeros((new, old))
+    for row in range(new):
+        centre = (row + 0.5) * old / new - 0.5
+        rows[row] = [keys(centre - column) for column in range(old)]
+    return rows / rows.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("grid", [(6, 7), (4, 8), (3, 5)])
+def test_bicubic_by_the_definition_of_the_kernel(grid):
+    table = table_for((4, 5), heads=3)
+    resized = resize_table(jnp.asarray(table), grid, "bicubic")
+    down, across = (cubic_weights(2 * old - 1, 2 * new - 1) for old, new in zip((4, 5), grid, strict=True))
+    np.testing.assert_allclose(resized, np.einsum("hrc,ir,jc->hij", table, down, across), atol=1e-5)
+
+
+def test_bicubic_keeps_parabolas_away_from_the_edges():
+    rows = np.arange(13.0)[:, None] ** 2 + np.zeros(13)
+    resized = resize_table(jnp.asarray(rows, jnp.float32)[None], (13, 7), "bicubic")
+    centres = (np.arange(25) + 0.5) * 13 / 25 - 0.5
+    np.testing.assert_allclose(resized[0, 4:-4, 3], centres[4:-4] ** 2, rtol=1e-5)
+
+
 @pytest.mark.parametrize("method", ["bilinear", "bicubic", "geometric"])
 def test_resizing_keeps_what_is_constant_or_of_that_size(method):
     table = jnp.asarray(table_for(GRID))

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
 from offsites_jax.data.pipeline import eval_batches, global_batch
-from offsites_jax.projects.image_classification import data, evaluate, losses, scores, sources
+from offsites_jax.projects.image_classification import data, losses, mistakes, scores, sources
 from offsites_jax.train.config import load_experiment
 from offsites_jax.train.penalty import half_squared_norm
 
@@ -50,8 +50,9 @@ def test_worst_mistakes_are_the_most_confident_wrong_ones():
     logits = np.array([[3.0, 0.0], [0.0, 1.0], [5.0, 0.0], [0.0, 9.0]], np.float32)
     labels = np.array([1, 0, 1, 1])
     images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1)
-    found = evaluate.worst_mistakes(scores.rows_of(logits, labels), images, most=2)
-    assert found.images.ravel().tolist() == [2, 0]
+    batch = {"logits": logits, "label": labels, "image": images}
+    found = mistakes.worst_mistakes(batch, np.arange(4), most=2)
+    assert found.images.ravel().tolist() == found.places.tolist() == [2, 0]
     assert found.predictions.tolist() == [0, 0]
     assert found.confidences[0] > found.confidences[1]
 

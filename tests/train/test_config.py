@@ -14,6 +14,7 @@ from offsites_jax.train.config import (
     resolve,
     stage_ends,
 )
+from offsites_jax.train.warm_start import InitFrom
 
 DIGITS = pathlib.Path(__file__).parents[2] / "experiments" / "image_classification" / "digits.py"
 
@@ -55,6 +56,11 @@ def changed(raw, key, text):
         ("stages.0.until", "9999", "config.stages[0].until: step 9999 is beyond train.steps=600"),
         ("stages.7.until", "5", "config.stages.7: '7' is no index of a list of 2"),
         ("train.steps.more", "5", "config.train.steps: is a value, not a section"),
+        ("init_from", "5", "config.init_from: is 5; give a path, or a section with a path"),
+        ("init_from", "['a', 'b']", "config.init_from: is ['a', 'b']; give a path"),
+        ("init_from", "{'paht': 'a'}", "config.init_from.paht: unknown key; did you mean path"),
+        ("init_from.step", "last", "config.init_from"),
+        ("data.augment", "none", "config.data.augment: expected str, got null; the word none needs quotes"),
     ],
 )
 def test_a_mistake_is_one_line_with_the_key_and_the_remedy(raw, key, text, message):
@@ -97,6 +103,26 @@ def test_overrides_set_typed_values_anywhere():
 def test_values_are_read_as_python_writes_them(text, value):
     assert parse_value(text) == value
     assert type(parse_value(text)) is type(value)
+
+
+def test_a_plain_string_to_start_from_is_its_path(raw, tmp_path):
+    spelled = resolve(changed(raw, "init_from.path", "weights/b0.safetensors"))
+    for plain in ("weights/b0.safetensors", "'weights/b0.safetensors'"):
+        short = resolve(changed(raw, "init_from", plain))
+        assert short.raw == spelled.raw
+        assert short.at_stage(1).init_from == spelled.init_from == InitFrom("weights/b0.safetensors")
+    more = changed(changed(raw, "init_from", "a/run"), "init_from.step", "best")
+    assert resolve(more).init_from == InitFrom("a/run", "best")
+    file = tmp_path / "short.py"
+    file.write_text(
+        "import ml_collections\n\n\ndef get_config():\n    config = ml_collections.ConfigDict()\n"
+        "    config.update({'project': 'image_classification', 'train': {'steps': 1, 'batch_size': 1}})\n"
+        "    config.init_from = 'a/run'\n    return config\n"
+    )
+    assert load_experiment(file).raw["init_from"] == {"path": "a/run"}
+    assert load_experiment(file, {"init_from.step": "3"}).init_from == InitFrom("a/run", 3)
+    for nothing in ("None", "''"):
+        assert load_experiment(file, {"init_from": nothing}).init_from is None
 
 
 def test_stages_lay_their_overrides_over_the_sections(raw):

@@ -1,12 +1,15 @@
 """Stages that come again: one program for each of their settings, and the same run as ever."""
 
 import pathlib
+import threading
 
 import jax
 import numpy as np
 import pytest
 
+from offsites_jax.errors import UserError
 from offsites_jax.parallel.mesh import create_mesh
+from offsites_jax.train import loop
 from offsites_jax.train.config import load_experiment, resolve
 from offsites_jax.train.loop import train
 from offsites_jax.train.program import Program, create_program
@@ -22,7 +25,7 @@ def systems(monkeypatch):
     monkeypatch.setenv("OFFSITES_PATH", str(SYSTEMS))
 
 
-def revisiting(monkeypatch, workdir):
+def revisiting(monkeypatch, workdir, ahead="no"):
     """A run that alternates between two batch sizes, and how many steps it compiled."""
     raw = load_experiment(SYSTEMS / "curve_experiment.py").raw
     ends = (4, 8, 12, 16, 20, 0)
@@ -36,12 +39,13 @@ def revisiting(monkeypatch, workdir):
         "log_every": 4,
         "checkpoint_every": 10,
         "keep": {"last": 2},
+        "compile_ahead": ahead,
     }
     compiled, compile_step = [], Program.compile
 
-    def counting(program):
+    def counting(program, lowered=None):
         compiled.append(program.experiment.train.batch_size)
-        return compile_step(program)
+        return compile_step(program, lowered)
 
     monkeypatch.setattr(Program, "compile", counting)
     return train(resolve(raw), workdir), compiled
@@ -62,6 +66,47 @@ def test_sharing_programs_changes_no_value(monkeypatch, tmp_path):
     apart, compiled = revisiting(monkeypatch, tmp_path / "apart")
     assert compiled == list(SIZES)
     jax.tree.map(np.testing.assert_array_equal, shared.state.params, apart.state.params)
+
+
+def test_the_next_stage_is_compiled_while_one_trains(monkeypatch, tmp_path):
+    plain, _ = revisiting(monkeypatch, tmp_path / "plain")
+    monkeypatch.undo()
+    monkeypatch.setenv("OFFSITES_PATH", str(SYSTEMS))
+    trained, threads = threading.Event(), {}
+    compile_step, add = Program.compile, loop.Tally.add
+
+    def waiting(program, lowered=None):
+        size = program.experiment.train.batch_size
+        threads[size] = threading.current_thread() is threading.main_thread()
+        if size == 32:
+            assert trained.wait(60), "no step was made while the second stage compiled"
+        return compile_step(program, lowered)
+
+    def telling(tally, step, metrics):
+        trained.set()
+        add(tally, step, metrics)
+
+    monkeypatch.setattr(loop.Tally, "add", telling)
+    monkeypatch.setattr(Program, "compile", waiting)
+    ahead, compiled = revisiting(monkeypatch, tmp_path / "ahead", ahead="yes")
+    assert compiled == [16, 32]
+    assert threads == {16: True, 32: False}
+    jax.tree.map(np.testing.assert_array_equal, plain.state.params, ahead.state.params)
+
+
+def test_what_goes_wrong_ahead_is_told_where_the_stage_begins(monkeypatch, tmp_path):
+    compile_step = Program.compile
+
+    def failing(program, lowered=None):
+        if program.experiment.train.batch_size == 32:
+            raise UserError("no room for this one")
+        return compile_step(program, lowered)
+
+    monkeypatch.setattr(Program, "compile", failing)
+    with pytest.raises(UserError, match="no room for this one"):
+        revisiting(monkeypatch, tmp_path / "ahead", ahead="yes")
+    steps = [line["step"] for line in read_metrics(tmp_path / "ahead") if line["split"] == "train"]
+    assert steps == [4], "the first stage was trained"
 
 
 def test_the_rate_follows_the_batch_of_a_stage_where_told(tmp_path):

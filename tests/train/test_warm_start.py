@@ -207,6 +207,28 @@ def test_weights_come_from_a_flat_file_too(tmp_path, prefix):
         assert leaf.sharding == named_leaves(fresh["params"])[name].sharding
 
 
+def test_a_folder_of_weights_is_taken_for_its_file_unless_it_is_a_run(tmp_path):
+    there = {name: np.asarray(leaf) for name, leaf in named_leaves(tree()).items()}
+    safetensors.numpy.save_file(there, tmp_path / "params.safetensors")
+    variables, report = warm_start(tree(fill=7), InitFrom(str(tmp_path)))
+    assert (set(report.loaded), equal(variables, tree())) == (ALL, ALL)
+    save(tmp_path, tree(fill=5))
+    variables, _ = warm_start(tree(fill=7), InitFrom(str(tmp_path)))
+    assert equal(variables, tree(fill=5)) == ALL
+
+
+def test_trained_biases_for_maps_of_another_size_are_not_to_be_skipped():
+    name = "params/stage_3/block_0/attn/relative_bias"
+    small, large = ({name: jax.ShapeDtypeStruct((12, n, n), jnp.float32)} for n in (13, 27))
+    with pytest.raises(UserError) as raised:
+        match(large, small, InitFrom("run"))
+    message = str(raised.value)
+    assert f"{name} is [12, 27, 27] here and [12, 13, 13] there" in message
+    assert "model.overrides.table_image_size" in message
+    assert "`offsites import --image-size`" in message
+    assert "init_from.skip" not in message
+
+
 def test_files_that_are_missing_or_damaged(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         warm_start(tree(), InitFrom(str(tmp_path / "no.safetensors")))

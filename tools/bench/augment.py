@@ -68,7 +68,7 @@ def our_loader(fast_decode):
         rng = np.random.default_rng(seed)
         image = images.decode_inception_crop(data, (SIZE, SIZE), rng, fast_decode=fast_decode)
         image = images.random_flip(image.astype(np.uint8), rng)
-        return augment.randaugment(image, rng, magnitude=MAGNITUDE)
+        return augment.apply(image, augment.draw_randaugment(rng, magnitude=MAGNITUDE))
 
     return load
 

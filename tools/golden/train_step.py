@@ -4,9 +4,10 @@ Needs timm 1.0.31 with torch 2.13.0, nothing of this project:
 
     python tools/golden/train_step.py
 
-A small EfficientNetV2 with all four kinds of block, and a small CoAtNet; weights are drawn by the names they
-have in the state dict, so that the test can draw them again. The step takes the statistics of the batch,
-smooths labels, and for the EfficientNet adds half the squared norm of all kernels, times a weight.
+A small EfficientNetV2 with all four kinds of block, a small CoAtNet, and B0 of both generations as published;
+weights are drawn by the names they have in the state dict, so that the test can draw them again. The step
+takes the statistics of the batch, smooths labels, and for EfficientNets adds half the squared norm of all
+kernels, times a weight.
 """
 
 import functools
@@ -35,7 +36,7 @@ BLOCKS = [
     ["ir_r2_k5_s2_e4_c24_se0.25"],
 ]
 CLASSES, SIZE, SMOOTHING = 5, 64, 0.1
-L2 = {"efficientnet": 0.01, "coatnet": 0.0}
+L2 = {"efficientnet": 0.01, "coatnet": 0.0, "efficientnet_v2_b0": 1e-4, "efficientnet_b0": 1e-4}
 
 
 def efficientnet():
@@ -107,7 +108,13 @@ def step(model, l2):
 
 def main():
     """Write the file."""
-    models = {"efficientnet": efficientnet, "coatnet": coatnet}
+    b0 = functools.partial(timm.create_model, num_classes=CLASSES)
+    models = {
+        "efficientnet": efficientnet,
+        "coatnet": coatnet,
+        "efficientnet_v2_b0": functools.partial(b0, "tf_efficientnetv2_b0"),
+        "efficientnet_b0": functools.partial(b0, "tf_efficientnet_b0"),
+    }
     found = {name: step(make(), L2[name]) for name, make in models.items()}
     print({name: (entry["loss"], max(entry["gradient_norms"].values())) for name, entry in found.items()})
     FILE.write_text(json.dumps(found, separators=(",", ":")) + "\n")

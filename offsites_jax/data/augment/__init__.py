@@ -5,16 +5,23 @@ it on the host, `device.apply_batch` does the same inside a jitted step. Mixing 
 `mix`. The last two modules need JAX and are imported by their own names, so that data workers stay light.
 """
 
-from offsites_jax.data.augment.draws import Draw, OutOfRange, draw_autoaugment, draw_randaugment
-from offsites_jax.data.augment.host import apply, autoaugment, cutout, randaugment
+from offsites_jax.data.augment.draws import (
+    Draw,
+    OutOfRange,
+    draw_autoaugment,
+    draw_cutout,
+    draw_randaugment,
+    joined,
+)
+from offsites_jax.data.augment.host import apply, cutout
 
 __all__ = [
     "Draw",
     "OutOfRange",
     "apply",
-    "autoaugment",
     "cutout",
     "draw_autoaugment",
+    "draw_cutout",
     "draw_randaugment",
-    "randaugment",
+    "joined",
 ]

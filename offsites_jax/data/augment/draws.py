@@ -5,6 +5,7 @@ Operations, their strength as a function of the magnitude, and the policies are 
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -113,6 +114,23 @@ def draw_autoaugment(rng: np.random.Generator, *, out_of_range: OutOfRange = "au
         arguments = _arguments(name, magnitude, rng, AUTOAUGMENT_REACH, out_of_range)
         ops.append((name, arguments) if takes_place else ("Identity", ()))
     return _stack(ops)
+
+
+def draw_cutout(rng: np.random.Generator, size: int) -> Draw:
+    """Draw where to cover a square of `size` pixels with grey, as `host.cutout` does with the same `rng`.
+
+    Args:
+        rng: Source of randomness.
+        size: Side of the square in pixels, even.
+
+    """
+    return _stack([("Cutout", (size // 2, *rng.random(2, np.float32)))])
+
+
+def joined(draws: Sequence[Draw]) -> Draw:
+    """One draw of all operations, in order; of at least one draw."""
+    ops, arguments = zip(*draws, strict=True)
+    return Draw(np.concatenate(ops), np.concatenate(arguments))
 
 
 def _arguments(

@@ -8,14 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from offsites_jax.data.augment.draws import (
-    FILL,
-    OPS,
-    Draw,
-    OutOfRange,
-    draw_autoaugment,
-    draw_randaugment,
-)
+from offsites_jax.data.augment.draws import FILL, OPS, Draw
 
 Image = UInt8[np.ndarray, "height width channels"]
 Channel = UInt8[np.ndarray, "height width"]
@@ -23,24 +16,6 @@ Table = UInt8[np.ndarray, "256"]
 
 _RAMP = np.arange(256)
 _LEVELS = _RAMP.astype(np.uint8).reshape(1, 256, 1)  # as an image
-
-
-def randaugment(
-    image: Image,
-    rng: np.random.Generator,
-    *,
-    magnitude: float,
-    num_ops: int = 2,
-    out_of_range: OutOfRange = "automl",
-) -> Image:
-    """Apply `num_ops` random operations of one magnitude; see `draw_randaugment`."""
-    draw = draw_randaugment(rng, magnitude=magnitude, num_ops=num_ops, out_of_range=out_of_range)
-    return apply(image, draw)
-
-
-def autoaugment(image: Image, rng: np.random.Generator, *, out_of_range: OutOfRange = "automl") -> Image:
-    """Apply one random policy of AutoAugment v0; see `draw_autoaugment`."""
-    return apply(image, draw_autoaugment(rng, out_of_range=out_of_range))
 
 
 def cutout(

@@ -19,12 +19,12 @@ from offsites_jax.data.protobuf import fields, message_of, varint
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.export.importers.tensors import Tensors
 
-_MAGIC = 0xDB4775248B80FB57
+MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
 _INDEX_LIMIT = 1 << 28  # bytes; the index of a model of a thousand tensors has some 100 kB
 
 # DataType of tensorflow/core/framework/types.proto, of those that hold plain numbers.
-_DTYPES = {
+DTYPES = {
     1: np.dtype(np.float32),
     2: np.dtype(np.float64),
     3: np.dtype(np.int32),
@@ -86,7 +86,7 @@ def read_bundle(prefix: pathlib.Path) -> Tensors:
 
 
 def _read_tensor(files: list[pathlib.Path], name: str, entry: Entry) -> np.ndarray:
-    dtype = _DTYPES.get(entry.dtype)
+    dtype = DTYPES.get(entry.dtype)
     if dtype is None or entry.sliced:
         kind = "stored in slices" if entry.sliced else f"of TensorFlow's type number {entry.dtype}"
         raise UserError(f"{files[0]}: tensor {name!r} is {kind}, which is not read; save it whole, as floats")
@@ -149,7 +149,7 @@ def _parse_shape(message: bytes) -> tuple[int, ...]:
 def _read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of a LevelDB table."""
     footer = data[-_FOOTER:]
-    if len(footer) < _FOOTER or struct.unpack("<Q", footer[-8:])[0] != _MAGIC:
+    if len(footer) < _FOOTER or struct.unpack("<Q", footer[-8:])[0] != MAGIC:
         raise ValueError("no TensorFlow checkpoint index, or cut short")
     _, at = _handle(footer, 0)  # of meta blocks, which hold nothing we want
     index, _ = _handle(footer, at)

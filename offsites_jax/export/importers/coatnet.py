@@ -1,7 +1,8 @@
 """What huggingface/pytorch-image-models (timm) calls the leaves of CoAtNet; `maxvit` knows another source.
 
-All of timm's CoAtNets are the same as ours under the settings of `coatnet_variants`. Its `coatnet_{0..5}_224`
-were never trained; `TIMM_PAPER` are the settings that make the networks of the paper equal to them.
+timm's own CoAtNets (`..._rw_...`) are the same as ours under the settings of `coatnet_variants`. Its
+`coatnet_{0..5}_224` were never trained; what makes the networks of the paper equal to them is in `TIMM_PAPER`
+and `TIMM_224`; `settings_for` chooses.
 """
 
 import math
@@ -27,7 +28,16 @@ TIMM_PAPER: Mapping[str, Any] = {
     "conv": {"activation": "gelu"},
     "attention": {"activation": "gelu"},
 }
-"""Overrides of `coatnet_{0..4}` for timm's, made with `conv_stride_mode="1x1"` and both pool types "max2"."""
+"""Overrides of `coatnet_{0..5}` for timm's, made with `conv_stride_mode="1x1"` and both pool types "max2"."""
+
+TIMM_224: Mapping[str, Any] = {
+    **TIMM_PAPER,
+    "pool_type": "avg2",
+    "conv": {"activation": "gelu", "downsample": "dw"},
+    "attention": {"activation": "gelu", "head_size": 32},
+}
+"""Overrides of `coatnet_{0..5}` for timm's as they are by default: averages, strides in the depthwise layers,
+and in the fifth smaller heads."""
 
 Specs = Mapping[str, jax.ShapeDtypeStruct]
 
@@ -161,8 +171,26 @@ def _input_origin(name: str, leaf: str, shape: tuple[int, ...], index: int) -> O
 
 SOURCES: Mapping[str, Callable[[CoAtNet, Specs, Iterable[str], str], NameTable]] = {
     "timm": timm_names,
+    "timm_224": timm_names,
     "maxvit": maxvit.maxvit_names,
 }
 
-SETTINGS: Mapping[str, Mapping[str, Any]] = {"maxvit": maxvit.SETTINGS}
+SETTINGS: Mapping[str, Mapping[str, Any]] = {"timm_224": TIMM_224, "maxvit": maxvit.SETTINGS}
 """Fields of the model that all networks of a source need, unless the caller says otherwise."""
+
+
+def settings_for(model: CoAtNet, source: str) -> Mapping[str, Any]:
+    """Fields of the model that a network of a source needs, unless the caller says otherwise.
+
+    No shape tells "timm" (paddings, activations and epsilons as there, pools and strides the model's) from
+    "timm_224" (pools and strides as there too).
+
+    Args:
+      model: as it is without them.
+      source: of `SOURCES`.
+
+    """
+    # Networks of timm's own are, under their names, as they are there; they alone have such a head.
+    if source == "timm" and not model.norm_features:
+        return TIMM_PAPER
+    return SETTINGS.get(source, {})

@@ -5,6 +5,7 @@ Only networks with TensorFlow's padding and epsilon are the same as ours: of tim
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -134,6 +135,11 @@ SOURCES: Mapping[str, Callable[[EfficientNet, Specs, Iterable[str], str], NameTa
     "automl": automl_names,
     "keras": keras_names,
 }
+
+
+def settings_for(model: EfficientNet, source: str) -> Mapping[str, Any]:
+    """Fields of the model that a network of a source needs: none, what is the same has the same settings."""
+    return {}
 
 
 def _table(

@@ -76,9 +76,23 @@ def _read_safetensors(path: pathlib.Path) -> Tensors:
     try:
         return Tensors.of(load_file(path), path)
     except SafetensorError as error:
+        if _is_pickle(path):
+            raise UserError(
+                f"{path}: a PyTorch pickle by its first bytes; name it .pth, which is read where torch is "
+                "installed, or convert it there: safetensors.torch.save_file(torch.load(old, "
+                "weights_only=True), new)"
+            ) from None
         raise DamagedDataError(f"{path}: no whole safetensors file ({error}); download it again") from error
     except AttributeError as error:  # how the library says that NumPy has no such type
         raise UserError(f"{path}: holds numbers that are not read ({error}); save it in float32") from error
+
+
+def _is_pickle(path: pathlib.Path) -> bool:
+    """Whether a file begins as pickles do, or as the zip archives that PyTorch keeps them in."""
+    with path.open("rb") as stream:
+        first = stream.read(9)
+    # Eight bytes of a length may begin so too, but then the header follows.
+    return first.startswith((b"\x80", b"PK")) and first[8:] != b"{"
 
 
 def _read_torch(path: pathlib.Path) -> Tensors:

@@ -165,7 +165,10 @@ def _check_shapes(
         if tuple(found) != expected:
             remedy = "check the model's name and settings"
             if name.startswith(head):
-                remedy = "give its number of classes (--classes), or leave the classifier out (--new-head)"
+                remedy = (
+                    "give its number of classes (--classes, or model.num_classes of an --experiment), or "
+                    "leave the classifier out (--new-head)"
+                )
             raise UserError(
                 f"{tensors.files[0]}: {origin.name} is {list(found)}, but {name} needs {list(expected)}; "
                 f"{remedy}"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,3 +42,8 @@ def timm_names(model: ResNet, wanted: Specs, tensors: Iterable[str], params: str
 
 
 SOURCES: Mapping[str, Callable[[ResNet, Specs, Iterable[str], str], NameTable]] = {"timm": timm_names}
+
+
+def settings_for(model: ResNet, source: str) -> Mapping[str, Any]:
+    """Fields of the model that a network of a source needs: none, what is the same has the same settings."""
+    return {}

@@ -4,25 +4,19 @@ config.json, checkpoints/     as of a run; parameters and feature statistics, no
 graphemes.json, pieces.model  the tokenizer, so that the corpus need not be there
 """
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import jax.numpy as jnp
 from etils import epath
 
-from offsites_jax.errors import UserError
 from offsites_jax.projects.euphonia.decoding.session import rows_of_seconds
 from offsites_jax.projects.euphonia.loading import Recognizer, load
 from offsites_jax.projects.euphonia.personal import of_one
 from offsites_jax.projects.euphonia.prepared import save_tokenizer
 from offsites_jax.projects.euphonia.task import create_task
-from offsites_jax.train.checkpoint import Checkpoints
 from offsites_jax.train.config import Experiment, resolve
-from offsites_jax.train.report import versions
-from offsites_jax.train.saved import FOLDER, Step
-from offsites_jax.train.workdir import CONFIG, write_json
+from offsites_jax.train.new_run import check_new, new_run, write_run
+from offsites_jax.train.saved import Step
 
 
 def write_merged(
@@ -53,21 +47,16 @@ def write_merged(
         has no stream.
 
     """
-    folder = epath.Path(output)
-    if folder.exists():
-        raise UserError(f"--output: {folder} exists already; name another folder")
+    check_new(output, "--output")
     trained = load(workdir, speaker, step)
     features = trained.experiment.data.features
     stream_rows = rows_of_seconds(stream_seconds, features) if stream_seconds else 0
     experiment = single_experiment(trained.experiment, speaker, stream_rows)
     create_task(experiment, jnp.float32)  # refuses what cannot be
-    with _made_at_once(folder) as partial:
+    with new_run(output, "--output") as partial:
         save_tokenizer(trained.tokenizer(tokenizer), partial)
-        with Checkpoints(partial / FOLDER, asynchronous=False) as checkpoints:
-            meta = {"config": experiment.raw, "versions": versions()}
-            checkpoints.save(trained.step, _state(trained), meta)
-        write_json(partial / CONFIG, experiment.raw)
-    return load(folder)
+        write_run(partial, experiment, trained.step, _state(trained))
+    return load(output)
 
 
 def single_experiment(experiment: Experiment, speaker: str, stream_rows: int = 0) -> Experiment:
@@ -96,18 +85,3 @@ def _state(trained: Recognizer) -> dict[str, Any]:
     model_state = dict(trained.variables)
     params = {name: leaf for name, leaf in model_state.pop("params").items() if name != "ctc"}
     return {"params": params, "model_state": model_state}
-
-
-@contextmanager
-def _made_at_once(folder: epath.Path) -> Iterator[epath.Path]:
-    """A folder beside, which gets the name at the end, or is removed."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(folder)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"--output: {folder} cannot be written ({reason}); name another folder") from None
-    finally:
-        partial.rmtree(missing_ok=True)

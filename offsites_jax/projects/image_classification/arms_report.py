@@ -108,11 +108,24 @@ def limits(results: Sequence[Result], measured_on: str) -> list[str]:
         "to nothing where the compiled programs were kept.",
         "- An arm differs from another in all that the experiment file says, parameters and MACs included: "
         "a schedule is compared by arms of one network, a network by arms of one schedule.",
-        "- Training minus test: accuracy on augmented images in the last interval of the log, minus that at "
-        "the end; regularisation lowers it, so compare arms of one recipe.",
+        *_limits_of_gaps(results),
         "- It holds for these images and this many steps. Which arm would win on more or larger images, or "
         "in a longer run, it does not show.",
     ]
+
+
+def _limits_of_gaps(results: Sequence[Result]) -> list[str]:
+    """What the column of the gap is, where there is one."""
+    kinds = {result.run.plain_gap for result in results if result.run.gap is not None}
+    said = []
+    if True in kinds:
+        said.append("- Training minus test: both on images prepared as for evaluation, at the end.")
+    if False in kinds:
+        said.append(
+            "- Training minus test: accuracy on augmented images in the last interval of the log, minus that "
+            "at the end; regularisation lowers it, so compare arms of one recipe."
+        )
+    return said
 
 
 def chance(results: Sequence[Result]) -> float:

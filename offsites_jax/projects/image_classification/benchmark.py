@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from offsites_jax.data.augment.draws import OPS
 from offsites_jax.parallel.mesh import create_mesh, put_batch
 from offsites_jax.train.config import Experiment, resolve
 from offsites_jax.train.program import create_program
@@ -101,7 +102,7 @@ def _times(run: Callable[[], Any], repeats: int) -> list[float]:
 
 def _random_batch(spec: dict[str, jax.ShapeDtypeStruct], num_classes: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    tops = {"image": 256, "label": num_classes}
+    tops = {"image": 256, "label": num_classes, "augment_op": len(OPS), "augment_arguments": 2}
     return {
         name: rng.integers(tops[name], size=entry.shape).astype(entry.dtype) for name, entry in spec.items()
     }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from offsites_jax.data.files import FilesSource
 from offsites_jax.data.pipeline import Pipeline
 from offsites_jax.projects.image_classification.data_config import DataConfig
+from offsites_jax.projects.image_classification.sampling import EvenlySpaced
 from offsites_jax.projects.image_classification.sources import check_classes, create_source
 from offsites_jax.projects.image_classification.transforms import augment, prepare
 from offsites_jax.train.config import Experiment
@@ -24,6 +25,8 @@ def create_pipeline(experiment: Experiment, split: str, train: bool) -> Pipeline
     source = create_source(config, split)
     check_classes(source, config, split, num_classes)
     here, _ = config.of_split(split)
+    if here.sample:
+        source = EvenlySpaced(source, here.sample)
     transform = augment if train else prepare
     return Pipeline(source, functools.partial(transform, config=here, num_classes=num_classes))
 

@@ -15,7 +15,8 @@ class SplitConfig:
 
     Attributes:
       split: its name there; left out, the name it is given here.
-      source, path, name, image_key, label_key, label_offset, max_labels, shards: as in section `data`.
+      source, path, name, image_key, label_key, label_offset, max_labels, shards, sample: as in section
+        `data`.
 
     """
 
@@ -28,6 +29,7 @@ class SplitConfig:
     label_offset: int | None = None
     max_labels: int | None = None
     shards: tuple[int, int] | None = None
+    sample: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,8 @@ class DataConfig:
       max_labels: most labels of an image; 0 where each has exactly one.
       shards: first file and one past the last, in order of name, of a tfrecord or array_record source; (0, 0)
         takes all.
+      sample: how many records to take, evenly spaced; 0 takes all. For a split of its own that is a sample of
+        another, as of the training split to evaluate on.
       index: folder that keeps the places of records of a tfrecord source, so that only the first start looks
         for them.
       image_size: side of a training image, in pixels.
@@ -67,6 +71,8 @@ class DataConfig:
         centre below 320 pixels and the whole above, v1 the centre, whole the whole.
       flip: mirror half of the training images.
       augment: randaugment, autoaugment (the ImageNet policy) or none, on training images after the crop.
+      augment_on: host: data workers apply `augment` and `cutout`; device: they only draw what is done to each
+        image, and the train step does it. The draws are the same, pixels differ by one level of 255 at most.
       magnitude: strength of RandAugment; up to 10, or more where a recipe says so.
       num_ops: operations in a row of RandAugment.
       out_of_range: what RandAugment does where a strength leaves a byte: wrap as google/automl does, which
@@ -87,6 +93,7 @@ class DataConfig:
     label_offset: int = 0
     max_labels: int = 0
     shards: tuple[int, int] = (0, 0)
+    sample: int = 0
     index: str = ""
     image_size: int = 224
     eval_size: int = 0
@@ -101,6 +108,7 @@ class DataConfig:
     eval_crop: Literal["auto", "center", "whole"] = "auto"
     flip: bool = True
     augment: Literal["none", "randaugment", "autoaugment"] = "none"
+    augment_on: Literal["host", "device"] = "host"
     magnitude: float = 10.0
     num_ops: int = 2
     out_of_range: Literal["automl", "saturate"] = "automl"
@@ -109,7 +117,8 @@ class DataConfig:
     loading: Loading = Loading()
 
     def __post_init__(self) -> None:
-        floors = {"image_size": 1, "eval_size": 0, "pad": 0, "max_labels": 0, "magnitude": 0, "num_ops": 0}
+        floors = dict.fromkeys(("eval_size", "pad", "max_labels", "magnitude", "num_ops", "sample"), 0)
+        floors["image_size"] = 1
         for name, floor in floors.items():
             if getattr(self, name) < floor:
                 raise UserError(f"config.data.{name}: is {getattr(self, name)}, must be at least {floor}")
@@ -125,10 +134,27 @@ class DataConfig:
             )
         if not 0 <= self.cutout <= 1:
             raise UserError(f"config.data.cutout: is {self.cutout}, must be a share of the side in [0, 1]")
+        if self.augment_on == "device" and not self.device_operations:
+            raise UserError(
+                "config.data.augment_on: the device would have nothing to do; set data.augment or "
+                "data.cutout, or augment_on=host"
+            )
+        if self.augment_on == "device" and self.cutout and self.cutout_fill == "noise":
+            raise UserError(
+                "config.data.augment_on: data.cutout_fill=noise is for the host; use grey, or augment_on=host"
+            )
         if min(self.std) <= 0 or not {len(self.mean), len(self.std)} <= {1, self.channels}:
             raise UserError(
                 f"config.data.std: give mean and std as 1 or {self.channels} numbers, std above 0"
             )
+
+    @property
+    def device_operations(self) -> int:
+        """How many operations, one after another, the train step applies to each image; 0 on the host."""
+        if self.augment_on == "host":
+            return 0
+        drawn = {"none": 0, "randaugment": self.num_ops, "autoaugment": 2}[self.augment]
+        return drawn + (self.cutout > 0)
 
     def of_split(self, split: str) -> tuple["DataConfig", str]:
         """The section as it is for one split, and the split's name there."""

@@ -1,15 +1,25 @@
 """Accuracy and what goes wrong: scores, accuracy by class, confusion matrix, the worst mistakes."""
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 from absl import logging
-from jaxtyping import UInt8
 
 from offsites_jax.errors import UserError
-from offsites_jax.projects.image_classification.pictures import Mistakes, confusion_figure, mistakes_figure
+from offsites_jax.projects.image_classification.classes import TABLE, Names, known_names
+from offsites_jax.projects.image_classification.confused import (
+    classes_of_pairs,
+    confused_pairs,
+    confusion_among,
+    pair_table,
+)
+from offsites_jax.projects.image_classification.figures.evaluation import (
+    MOST_NAMED,
+    confusion_figure,
+    mistakes_figure,
+)
+from offsites_jax.projects.image_classification.mistakes import worst_mistakes
 from offsites_jax.projects.image_classification.scores import (
     MultiLabelScores,
     Rows,
@@ -20,13 +30,12 @@ from offsites_jax.projects.image_classification.scores import (
     rows_of,
     scores,
 )
-from offsites_jax.projects.image_classification.sources import class_names
 from offsites_jax.train.config import Experiment
 from offsites_jax.train.contract import Batch
 from offsites_jax.train.evaluation import Evaluator, EvaluatorSettings, Predict, host_rows
 from offsites_jax.train.writers import Artifacts
 
-MOST_DRAWN = 200  # classes of a confusion matrix that can still be looked at
+MOST_DRAWN = 200  # classes of a confusion matrix that can still be looked at as a whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +43,10 @@ class EvaluatorConfig(EvaluatorSettings):
     """One entry of section `evaluators`.
 
     Attributes:
-      pictures: draw the confusion matrix (of up to 200 classes) and the worst mistakes.
+      pictures: draw the worst mistakes and the confusion matrix; of more than 200 classes, its part with the
+        30 that are taken for each other most.
       worst: how many mistakes to show, most confident first.
-      per_class: write a table of the accuracy of each class.
+      per_class: write a table of the accuracy of each class, and one of the pairs that are confused most.
       bootstrap: samples for a 95 % interval of the accuracy, `accuracy_low` to `accuracy_high`; 0 for none.
 
     """
@@ -53,68 +63,67 @@ class Classification(Evaluator):
 
     config: EvaluatorConfig
     num_classes: int
-    names: tuple[str, ...] | None = None
+    names: Names | None = None
+    sigmoid: bool = False
 
     def run(self, predict: Predict, batches: Iterator[Batch], artifacts: Artifacts) -> Mapping[str, float]:
         """Figures for one label an image, or for several where the labels of an image are a list."""
-        many, parts, found = MultiLabelScores(), [], None
-        for batch in host_rows(predict, batches, keep=("image", "label")):
+        many, parts, found, seen = MultiLabelScores(), [], None, 0
+        keep = ("image", "label") if self.config.pictures else ("label",)
+        for batch in host_rows(predict, batches, keep=keep):
             labels, logits = batch["label"], batch["logits"]
-            labelled = (labels >= 0).reshape(len(labels), -1).any(axis=-1)
+            places, seen = np.arange(seen, seen + len(labels)), seen + len(labels)
+            if self.config.pictures:
+                found = worst_mistakes(batch, places, self.config.worst, sigmoid=self.sigmoid, before=found)
+            labelled = (labels >= 0).any(axis=-1) if labels.ndim == 2 else labels >= 0
             if not labelled.any():
                 continue
             if labels.ndim == 2:
                 many.add(logits[labelled], labels[labelled])
-                continue
-            parts.append(rows_of(logits[labelled], labels[labelled]))
-            if self.config.pictures:
-                found = worst_mistakes(parts[-1], batch["image"][labelled], self.config.worst, found)
+            else:
+                parts.append(rows_of(logits[labelled], labels[labelled]))
         if not many.images and not parts:
             raise UserError(f"config.evaluators: split {self.config.split!r} has no labels to compare with")
-        figures = self._single(joined(parts), found, artifacts) if parts else many.result()
+        figures = self._single(joined(parts), artifacts) if parts else many.result()
+        if found is not None:
+            artifacts.figure("mistakes", mistakes_figure(found, self.names))
         if figures["non_finite"]:
             logging.warning(
                 "%d images have logits that are not finite; they count as wrong", figures["non_finite"]
             )
         return figures
 
-    def _single(self, rows: Rows, found: Mistakes | None, artifacts: Artifacts) -> dict[str, float]:
+    def _single(self, rows: Rows, artifacts: Artifacts) -> dict[str, float]:
         """Figures and artifacts of a split with one label an image."""
         figures = scores(rows)
         if self.config.bootstrap:
             low, high = accuracy_interval(rows, self.config.bootstrap)
             figures |= {"accuracy_low": low, "accuracy_high": high}
         if self.config.per_class:
-            artifacts.table("classes", per_class(rows, self.num_classes, self.names))
-        if found is not None:
-            artifacts.figure("mistakes", mistakes_figure(found))
-            if self.num_classes <= MOST_DRAWN:
-                artifacts.figure("confusion", confusion_figure(confusion(rows, self.num_classes)))
+            artifacts.table(TABLE, per_class(rows, self.num_classes, self.names))
+            pairs = pair_table(confused_pairs(rows, self.num_classes), rows, self.names)
+            if pairs:
+                artifacts.table("confused", pairs)
+        if self.config.pictures:
+            self._draw_confusion(rows, artifacts)
         return figures
+
+    def _draw_confusion(self, rows: Rows, artifacts: Artifacts) -> None:
+        """The whole matrix where it can be looked at, else its part with the pairs that are confused most."""
+        if self.num_classes <= MOST_DRAWN:
+            artifacts.figure("confusion", confusion_figure(confusion(rows, self.num_classes), self.names))
+            return
+        classes = classes_of_pairs(confused_pairs(rows, self.num_classes), MOST_NAMED)
+        if not len(classes):
+            return
+        names = [self.names[k] if self.names else str(k) for k in classes]
+        images = np.bincount(rows.label, minlength=self.num_classes)[classes]
+        title = f"the {len(classes)} of {self.num_classes:,} classes that are confused most"
+        artifacts.figure("confusion", confusion_figure(confusion_among(rows, classes), names, images, title))
 
 
 def create_evaluator(experiment: Experiment, config: EvaluatorConfig) -> Classification:
     """The evaluator of one entry of section `evaluators`."""
-    names = None
-    with contextlib.suppress(UserError):  # a table of classes without their names is worth having, too
-        names = class_names(experiment.data, config.split)
-    if names and len(names) != experiment.model.num_classes:
-        names = None
-    return Classification(config, experiment.model.num_classes, names)
-
-
-def worst_mistakes(
-    rows: Rows,
-    images: UInt8[np.ndarray, "count height width channels"],
-    most: int,
-    before: Mistakes | None = None,
-) -> Mistakes:
-    """The `most` mistakes with the highest confidence among these rows and those found before."""
-    wrong = rows.prediction != rows.label
-    found = Mistakes(images[wrong], rows.label[wrong], rows.prediction[wrong], rows.confidence[wrong])
-    names = [field.name for field in dataclasses.fields(Mistakes)]
-    if before is not None:
-        both = {name: np.concatenate([getattr(before, name), getattr(found, name)]) for name in names}
-        found = Mistakes(**both)
-    order = np.argsort(-found.confidences, kind="stable")[:most]
-    return Mistakes(**{name: getattr(found, name)[order] for name in names})
+    count, data = experiment.model.num_classes, experiment.data
+    names = known_names(data, config.split, count) or known_names(data, data.train_split, count)
+    return Classification(config, count, names, experiment.task.loss.startswith("sigmoid"))

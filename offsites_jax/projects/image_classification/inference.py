@@ -1,27 +1,31 @@
 """A trained classifier on files: named predictions, and features, with a row for every file that is bad."""
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from etils import epath
+from jaxtyping import Array, Int
 
-from offsites_jax.data.pipeline import Pipeline
+from offsites_jax.data.pipeline import Pipeline, eval_batches
 from offsites_jax.data.source import describe
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.parallel.mesh import MeshSettings
-from offsites_jax.projects.image_classification.sources import class_names
+from offsites_jax.projects.image_classification.scores import probabilities
+from offsites_jax.train.contract import Batch, Variables
 from offsites_jax.train.restore import TrainedModel, restore
 from offsites_jax.train.saved import Step
-from offsites_jax.train.workdir import read_experiment
+from offsites_jax.train.workdir import CHECKPOINTS, read_experiment
 
 BATCH_SIZE = 32
+NOT_FINITE = "the network's logits are not finite"
 _THREADS = 8
+
+Apply = Callable[[Variables, Batch], dict[str, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +42,22 @@ class Chunk:
     names: list[str]
     errors: dict[int, str]
     images: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """What a network made of files.
+
+    Attributes:
+      paths: of those that could be read.
+      arrays: by name, a row for each of them, in float32.
+      errors: by path, why the others could not.
+
+    """
+
+    paths: list[str]
+    arrays: dict[str, np.ndarray]
+    errors: dict[str, str]
 
 
 def open_model(workdir: str, step: Step = "latest", params: str = "ema") -> TrainedModel:
@@ -63,61 +83,98 @@ def read_chunks(pipeline: Pipeline, like: jax.ShapeDtypeStruct) -> Iterator[Chun
             yield Chunk([describe(pipeline.source, index) for index in indices], errors, images)
 
 
-def predictions(model: TrainedModel, paths: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
-    """A row for each file: its most likely classes, or the error that kept it from being read."""
+def predictions(
+    model: TrainedModel,
+    workdir: epath.PathLike,
+    paths: Sequence[str],
+    top: int,
+    names: Sequence[str] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """A row for each file: its most likely classes, or the error that kept it from being classified.
+
+    Args:
+      model: from `open_model`.
+      workdir: where it is from, for the rows.
+      paths: files, folders and patterns.
+      top: how many classes.
+      names: of all classes; numbers unless told.
+
+    """
     experiment = model.experiment
-    names = _names(model)
-    many = experiment.task.loss.startswith("sigmoid")
+    sigmoid = experiment.task.loss.startswith("sigmoid")
     spec = model.task.input_spec(BATCH_SIZE)["image"]
-    about = {"pixels": spec.shape[1], "step": model.step}
+    about = {"pixels": spec.shape[1], "checkpoint": str(epath.Path(workdir) / CHECKPOINTS / str(model.step))}
     for chunk in read_chunks(experiment.found.create_input_pipeline(experiment, paths), spec):
-        shares = probabilities(
-            np.asarray(model.predict({"image": jnp.asarray(chunk.images)})["logits"]), many=many
-        )
-        for row, name in enumerate(chunk.names):
-            if row in chunk.errors:
-                yield {"path": name, "error": chunk.errors[row]}
+        logits = np.asarray(model.predict({"image": jnp.asarray(chunk.images)})["logits"])
+        for row, path in enumerate(chunk.names):
+            error = chunk.errors.get(row, "" if np.isfinite(logits[row]).all() else NOT_FINITE)
+            if error:
+                yield {"path": path, "error": error}
                 continue
-            order = np.argsort(-shares[row], kind="stable")[:top]
+            shares = probabilities(logits[row], sigmoid=sigmoid)
             best = [
-                {"class": int(k), "name": names[k] if names else str(k), "probability": float(shares[row, k])}
-                for k in order
+                {"index": int(k), "name": names[k] if names else str(k), "prob": float(shares[k])}
+                for k in np.argsort(-shares, kind="stable")[:top]
             ]
-            yield {"path": name, "top": best, **about}
+            yield {"path": path, "top": best, **about}
 
 
-def embeddings(model: TrainedModel, paths: Sequence[str]) -> tuple[list[str], np.ndarray, dict[str, str]]:
-    """Names and features [files, width] of the files that could be read, and errors by name of the others."""
-    experiment, task = model.experiment, model.task
-    spec = task.input_spec(BATCH_SIZE)["image"]
-    embed = jax.jit(task.embed)  # type: ignore[attr-defined]
+def embeddings(model: TrainedModel, paths: Sequence[str]) -> Collected:
+    """What the classifier sees of each file, as array `features` [files, width]."""
+    embed = model.task.embed  # type: ignore[attr-defined]
+    return collect(model, lambda variables, batch: {"features": embed(variables, batch)}, paths)
+
+
+def endpoint_shapes(model: TrainedModel) -> dict[str, tuple[int, ...]]:
+    """Shapes of what the network gives of one image: `reduction_1` and on, `features`, `pooled`, `logits`."""
+    found = jax.eval_shape(endpoints_of(model), model.variables, model.task.input_spec(1))
+    return {name: spec.shape[1:] for name, spec in found.items()}
+
+
+def endpoints_of(model: TrainedModel, names: Sequence[str] = ()) -> Apply:
+    """A function of variables and a batch of raw images to some of the endpoints, or all."""
+    task: Any = model.task
+
+    def apply(variables: Variables, batch: Batch) -> dict[str, Array]:
+        pixels = task.pixels(batch["image"])
+        found = task.model.apply(variables, pixels, train=False, method="endpoints")
+        return {name: found[name] for name in names or found}
+
+    return apply
+
+
+def collect(model: TrainedModel, apply: Apply, paths: Sequence[str]) -> Collected:
+    """What `apply` makes of every file that can be read; all of it is held in memory."""
+    experiment = model.experiment
+    spec = model.task.input_spec(BATCH_SIZE)["image"]
+    run = jax.jit(apply)
     kept: list[str] = []
-    features: list[np.ndarray] = []
+    parts: dict[str, list[np.ndarray]] = {}
     errors: dict[str, str] = {}
     for chunk in read_chunks(experiment.found.create_input_pipeline(experiment, paths), spec):
-        rows = np.asarray(embed(model.variables, {"image": chunk.images}))
+        with jax.set_mesh(model.mesh):
+            rows = run(model.variables, {"image": jnp.asarray(chunk.images)})
         good = [row for row in range(len(chunk.names)) if row not in chunk.errors]
         kept += [chunk.names[row] for row in good]
-        features.append(rows[good])
         errors |= {chunk.names[row]: text for row, text in chunk.errors.items()}
-    return kept, np.concatenate(features), errors
+        for name, values in rows.items():
+            parts.setdefault(name, []).append(np.asarray(values, np.float32)[good])
+    return Collected(kept, {name: np.concatenate(found) for name, found in parts.items()}, errors)
 
 
-def probabilities(logits: Float[np.ndarray, "count classes"], *, many: bool) -> np.ndarray:
-    """Softmax, or where an image may have many labels, the sigmoid of each logit."""
-    if many:
-        return 1 / (1 + np.exp(-logits))
-    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shares / shares.sum(axis=-1, keepdims=True)
-
-
-def _names(model: TrainedModel) -> tuple[str, ...] | None:
-    """Class names, where the data set the model was trained on is at hand."""
-    config = model.experiment.data
-    with contextlib.suppress(UserError):
-        names = class_names(config, config.train_split)
-        return names if names and len(names) == model.experiment.model.num_classes else None
-    return None
+def split_rows(
+    model: TrainedModel, split: str
+) -> Iterator[tuple[Int[np.ndarray, "count"], dict[str, np.ndarray]]]:
+    """Places in a split, and `image`, `label`, `logits` there; a bad record that is skipped is left out."""
+    experiment = model.experiment
+    pipeline = experiment.found.create_pipeline(experiment, split, train=False)
+    blocks = eval_batches(pipeline, batch_size=BATCH_SIZE, shard=(0, 1), loading=experiment.data.loading)
+    with blocks:
+        for number, batch in enumerate(blocks):
+            real = np.flatnonzero(batch["mask"] > 0)
+            logits = np.asarray(model.predict({"image": jnp.asarray(batch["image"])})["logits"])
+            rows = {"image": batch["image"], "label": batch["label"], "logits": logits}
+            yield number * BATCH_SIZE + real, {name: values[real] for name, values in rows.items()}
 
 
 def _image_or_error(pipeline: Pipeline, index: int) -> np.ndarray | str:

@@ -1,17 +1,21 @@
 """Recorded runs as figures to compare: what a workdir says of accuracy, size and time."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
-from matplotlib.figure import Figure
 
 from offsites_jax.errors import UserError
 from offsites_jax.parallel.mesh import MeshSettings, create_mesh
 from offsites_jax.projects.image_classification.search.measure import count
+from offsites_jax.train.config import Experiment
+from offsites_jax.train.saved import read_meta
 from offsites_jax.train.workdir import read_experiment
 from offsites_jax.train.writers import read_metrics
+
+CORES = 32  # that arXiv 2104.00298 gives its hours of training on
 
 Line = dict[str, Any]
 
@@ -32,8 +36,10 @@ class Run:
       macs: multiply-adds of one prediction of one image at evaluation size.
       step_seconds: of all train steps together, without compiling, evaluating and saving.
       wait_seconds: that the loop waited for data besides.
-      gap: accuracy in training minus that on the split that was evaluated last; None if not recorded.
+      gap: accuracy in training minus `accuracy`, see `gaps`; None if not recorded.
+      plain_gap: whether that is of training images prepared as for evaluation.
       curve: (step, accuracy) of every evaluation.
+      devices: how many trained; 0 if not recorded.
 
     """
 
@@ -49,7 +55,9 @@ class Run:
     step_seconds: float
     wait_seconds: float
     gap: float | None
+    plain_gap: bool
     curve: tuple[tuple[int, float], ...]
+    devices: int = 0
 
 
 def read_run(workdir: epath.PathLike, metric: str = "") -> Run:
@@ -74,6 +82,7 @@ def read_run(workdir: epath.PathLike, metric: str = "") -> Run:
     here = dataclasses.replace(experiment, mesh=MeshSettings(data=1))
     size = count(here, create_mesh(here.mesh))
     step_seconds, wait_seconds = seconds_of_steps(lines)
+    training = training_evaluators(experiment)
     return Run(
         name=epath.Path(workdir).name,
         model=experiment.model.name,
@@ -86,22 +95,57 @@ def read_run(workdir: epath.PathLike, metric: str = "") -> Run:
         macs=size.macs,
         step_seconds=step_seconds,
         wait_seconds=wait_seconds,
-        gap=gaps(lines).get(split),
+        gap=gaps(lines, training).get(split),
+        plain_gap=is_plain(lines, training),
         curve=tuple((line["step"], line[key]) for line in scored),
+        devices=int(devices_of(workdir).get("count", 0)),
     )
 
 
-def gaps(lines: Sequence[Line]) -> dict[str, float]:
-    """Accuracy in training minus that of each evaluator, at the last evaluation.
+def training_evaluators(experiment: Experiment) -> tuple[str, ...]:
+    """Evaluators of images that are trained on: of the training split or an evenly spaced sample of it."""
+    data = experiment.data
 
-    Training accuracy is that of augmented images in the last interval, so regularisation alone makes the gap
-    negative; compare it between runs of one recipe.
+    def whole(split: str) -> tuple[Any, str]:
+        config, name = data.of_split(split)
+        return dataclasses.replace(config, sample=0), name
+
+    trained = whole(data.train_split)
+    return tuple(name for name, one in experiment.evaluators.items() if whole(one.split) == trained)
+
+
+def gaps(lines: Sequence[Line], training: Sequence[str] = ()) -> dict[str, float]:
+    """Accuracy on training images minus that of each other evaluator, at the last evaluation.
+
+    Args:
+      lines: of `metrics.jsonl`.
+      training: evaluators of training images, prepared as for evaluation; the first that has an accuracy is
+        subtracted from. Without any it is the accuracy of the last interval of training, of augmented images
+        and raw parameters, where regularisation alone makes the gap negative: compare it between runs of one
+        recipe only.
+
     """
-    train = [line for line in lines if line["split"] == "train" and "accuracy" in line]
-    last = {
-        line["split"]: line["accuracy"] for line in lines if line["split"] != "train" and "accuracy" in line
+    last = {line["split"]: line["accuracy"] for line in lines if "accuracy" in line}
+    measured = next((name for name in training if name in last), "train")
+    if measured not in last:
+        return {}
+    return {
+        split: last[measured] - accuracy
+        for split, accuracy in last.items()
+        if split != "train" and split not in training
     }
-    return {split: train[-1]["accuracy"] - accuracy for split, accuracy in last.items()} if train else {}
+
+
+def is_plain(lines: Sequence[Line], training: Sequence[str]) -> bool:
+    """Whether `gaps` are between images prepared alike."""
+    return any(line["split"] in training and "accuracy" in line for line in lines)
+
+
+def devices_of(workdir: epath.PathLike) -> dict[str, Any]:
+    """Kind and count of the devices that trained, where a checkpoint says so; else empty."""
+    with contextlib.suppress(UserError):
+        return read_meta(workdir).get("devices") or {}
+    return {}
 
 
 def seconds_of_steps(lines: Sequence[Line]) -> tuple[float, float]:
@@ -118,24 +162,3 @@ def seconds_of_steps(lines: Sequence[Line]) -> tuple[float, float]:
         share = line.get("data_wait", 0.0)
         before, spent, waited = end, spent + seconds * (1 - share), waited + seconds * share
     return spent, waited
-
-
-def scatter_figure(runs: Sequence[Run]) -> Figure:
-    """Accuracy over parameters, over multiply-adds and over seconds of train steps, a point for each run."""
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
-    axes_of = (
-        ("parameters, millions", [run.params / 1e6 for run in runs]),
-        ("multiply-adds of a prediction, millions", [run.macs / 1e6 for run in runs]),
-        ("train steps, seconds on the machine that trained", [run.step_seconds for run in runs]),
-    )
-    for axes, (label, cost) in zip(panels, axes_of, strict=True):
-        for index, (run, x) in enumerate(zip(runs, cost, strict=True)):
-            axes.scatter(x, run.accuracy, color=f"C{index % 10}", s=60, zorder=2, label=run.name)
-        axes.set_xlabel(label)
-        axes.margins(0.15)
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel(" and ".join(sorted({run.metric for run in runs})))
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right upper", fontsize=8)
-    return figure

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from offsites_jax.projects.image_classification.average_precision import AveragePrecision
+
 Logits = Float[np.ndarray, "count classes"]
 BINS = 15  # of the calibration error
-_KEY_BITS = 22  # of a float32 that tell scores apart: sign, exponent and 13 bits of the fraction
+NONE = -1  # what a row says whose logits are not finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Rows:
 
     Attributes:
       label: its class.
-      prediction: the class with the largest logit.
+      prediction: the class with the largest logit; -1 where they are not finite.
       larger: how many logits are strictly larger than its label's.
       confidence: softmax probability of the prediction.
       cross_entropy: of the softmax, in nats.
@@ -49,7 +51,7 @@ def rows_of(logits: Logits, labels: Int[np.ndarray, "count"]) -> Rows:
     log_total = np.log(np.exp(safe - top[:, None]).sum(axis=-1)) + top
     return Rows(
         label=labels,
-        prediction=safe.argmax(axis=-1),
+        prediction=np.where(finite, safe.argmax(axis=-1), NONE),
         larger=(safe > own).sum(axis=-1),
         confidence=np.exp(top - log_total),
         cross_entropy=log_total - own[:, 0],
@@ -63,13 +65,29 @@ def joined(parts: Sequence[Rows]) -> Rows:
     return Rows(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
+def probabilities(logits: Logits, *, sigmoid: bool) -> Logits:
+    """Softmax, or the sigmoid of each logit, as networks for several labels are trained."""
+    if sigmoid:
+        return 0.5 + 0.5 * np.tanh(0.5 * logits)
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shares / shares.sum(axis=-1, keepdims=True)
+
+
 def scores(rows: Rows) -> dict[str, float]:
-    """Accuracy, top-5 accuracy, cross-entropy and calibration error; a row that is not finite is wrong."""
+    """Accuracy, top-5 accuracy, cross-entropy and calibration error.
+
+    A row that is not finite is wrong, and has no part in the last two, which are NaN where no row is finite.
+    """
+    good = rows.finite
+    entropy, error = float("nan"), float("nan")
+    if good.any():
+        entropy = float(rows.cross_entropy[good].mean())
+        error = calibration_error(rows.confidence[good], rows.within(1)[good])
     return {
         "accuracy": float(rows.within(1).mean()),
         "top5_accuracy": float(rows.within(5).mean()),
-        "cross_entropy": float(rows.cross_entropy.mean()),
-        "calibration_error": calibration_error(rows.confidence, rows.within(1)),
+        "cross_entropy": entropy,
+        "calibration_error": error,
         "images": float(len(rows)),
         "non_finite": float((~rows.finite).sum()),
     }
@@ -99,7 +117,7 @@ def per_class(rows: Rows, num_classes: int, names: Sequence[str] | None = None) 
     """One entry per class: how many images there are, how many were right, how often it was said."""
     images = np.bincount(rows.label, minlength=num_classes)
     right = np.bincount(rows.label, weights=rows.within(1), minlength=num_classes).astype(int)
-    said = np.bincount(rows.prediction, minlength=num_classes)
+    said = np.bincount(rows.prediction[rows.finite], minlength=num_classes)
     return [
         {
             "class": index,
@@ -114,26 +132,28 @@ def per_class(rows: Rows, num_classes: int, names: Sequence[str] | None = None) 
 
 
 def confusion(rows: Rows, num_classes: int) -> Int[np.ndarray, "true predicted"]:
-    """Counts by true class (row) and predicted class (column)."""
+    """Counts by true class (row) and predicted class (column); rows that are not finite are in no column."""
     counts = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(counts, (rows.label, rows.prediction), 1)
+    np.add.at(counts, (rows.label[rows.finite], rows.prediction[rows.finite]), 1)
     return counts
 
 
 class MultiLabelScores:
     """Precision and recall at k and micro average precision over images with several labels.
 
-    Precision and recall are over all images together (google/automl). For average precision every score of
-    every image is ranked; scores that agree in 13 bits of their fraction count as equal, so that the counts
-    fit in memory whatever the number of images.
+    Precision and recall are over all images together (google/automl); average precision ranks the logits.
+
+    Args:
+      average_precision: adds up the latter.
+
     """
 
-    def __init__(self) -> None:
+    def __init__(self, average_precision: AveragePrecision | None = None) -> None:
         self.images = 0
         self.non_finite = 0
         self._labels = 0
         self._right = {1: 0, 5: 0}
-        self._counts = np.zeros((2, 1 << _KEY_BITS), np.int64)  # of scores that are no label's, and a label's
+        self._average_precision = average_precision or AveragePrecision()
 
     def add(self, logits: Logits, labels: Int[np.ndarray, "count most"]) -> None:
         """Adds the rows of a batch; labels below 0 are none, and every row has one at least."""
@@ -149,33 +169,18 @@ class MultiLabelScores:
         for k in self._right:
             top = np.argpartition(-logits, min(k, logits.shape[1]) - 1, axis=-1)[:, :k]
             self._right[k] += int(np.take_along_axis(truth_if_finite, top, axis=-1).sum())
-        keys = _sortable(logits)
-        for kind in (0, 1):
-            self._counts[kind] += np.bincount(keys[truth == bool(kind)], minlength=1 << _KEY_BITS)
+        self._average_precision.add(logits, truth)
 
     def result(self) -> dict[str, float]:
-        """The figures of all rows added."""
+        """The figures of all rows added; `average_precision_error` only where it is not 0."""
+        average_precision, error = self._average_precision.result()
         return {
             "accuracy": self._right[1] / self.images,
             "precision_at_1": self._right[1] / self.images,
             "precision_at_5": self._right[5] / (5 * self.images),
             "recall_at_5": self._right[5] / self._labels,
-            "average_precision": self._average_precision(),
+            "average_precision": average_precision,
+            **({"average_precision_error": error} if error else {}),
             "images": float(self.images),
             "non_finite": float(self.non_finite),
         }
-
-    def _average_precision(self) -> float:
-        """The sum over thresholds of precision times what recall gains there."""
-        wrong, right = (kind[::-1] for kind in self._counts)
-        at = np.flatnonzero(right)
-        all_right = np.cumsum(right)[at]
-        precision = all_right / (all_right + np.cumsum(wrong)[at])
-        return float((precision * right[at]).sum() / max(self._labels, 1))
-
-
-def _sortable(values: Float[np.ndarray, "count classes"]) -> Int[np.ndarray, "count classes"]:
-    """Integers in the order of the floats: their leading bits, those of negative ones inverted."""
-    bits = (values.astype(np.float32) + 0.0).view(np.uint32)  # -0.0 becomes 0.0, which it equals
-    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    return (ordered >> np.uint32(32 - _KEY_BITS)).astype(np.int64)

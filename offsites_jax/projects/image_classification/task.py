@@ -6,8 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
+from offsites_jax.data.augment.device import apply_batch
+from offsites_jax.data.augment.draws import Draw
 from offsites_jax.data.augment.mix import mix
 from offsites_jax.errors import UserError
 from offsites_jax.projects.image_classification.data import DataConfig
@@ -107,12 +109,19 @@ class ImageClassification(Task):
     def mixed(
         self, batch: Batch, rng: PRNGKeyArray
     ) -> tuple[Float[Array, "batch height width channels"], Float[Array, "batch classes"]]:
-        """Normalised pixels and targets of a train batch, after mixup and CutMix."""
+        """Normalised pixels and targets of a train batch, after its operations, mixup and CutMix."""
         config = self.config
-        pixels, targets = self.pixels(batch["image"]), targets_of(batch["label"], self.num_classes)
+        pixels, targets = self.pixels(self.augmented(batch)), targets_of(batch["label"], self.num_classes)
         if not config.mixup_alpha and not config.cutmix_alpha:
             return pixels, targets
         return mix(pixels, targets, rng, mixup_alpha=config.mixup_alpha, cutmix_alpha=config.cutmix_alpha)
+
+    def augmented(self, batch: Batch) -> UInt8[Array, "batch height width channels"]:
+        """Images of a train batch after the operations that were drawn for them; see `data.augment_on`."""
+        if not self.data.device_operations:
+            return batch["image"]
+        drawn = Draw(batch["augment_op"], batch["augment_arguments"])  # type: ignore[arg-type]
+        return apply_batch(batch["image"], drawn)
 
     def predict(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Logits [batch, classes] in float32, and the winning class, for raw uint8 images."""
@@ -126,12 +135,18 @@ class ImageClassification(Task):
         return found["pooled"]
 
     def batch_spec(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """uint8 images and int32 labels: one per image, or up to `data.max_labels`."""
+        """uint8 images and int32 labels: one per image, or up to `data.max_labels`; and drawn operations."""
         size, channels = self.data.image_size, self.data.channels
         most = (self.data.max_labels,) if self.data.max_labels else ()
+        count = self.data.device_operations
+        drawn = {
+            "augment_op": jax.ShapeDtypeStruct((batch_size, count), jnp.int32),
+            "augment_arguments": jax.ShapeDtypeStruct((batch_size, count, 3), jnp.float32),
+        }
         return {
             "image": jax.ShapeDtypeStruct((batch_size, size, size, channels), jnp.uint8),
             "label": jax.ShapeDtypeStruct((batch_size, *most), jnp.int32),
+            **(drawn if count else {}),
         }
 
     def input_spec(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:

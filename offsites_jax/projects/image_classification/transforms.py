@@ -4,7 +4,15 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from offsites_jax.data import image as images
-from offsites_jax.data.augment import autoaugment, cutout, randaugment
+from offsites_jax.data.augment import (
+    Draw,
+    apply,
+    cutout,
+    draw_autoaugment,
+    draw_cutout,
+    draw_randaugment,
+    joined,
+)
 from offsites_jax.errors import DamagedDataError
 from offsites_jax.projects.image_classification.data_config import DataConfig
 
@@ -15,7 +23,11 @@ V1_ATTEMPTS, V1_MIN_COVERED = 10, 0.1
 
 
 def augment(record: Record, rng: np.random.Generator, *, config: DataConfig, num_classes: int) -> Record:
-    """A random view of the image at training size, and its labels."""
+    """A random view of the image at training size, and its labels.
+
+    With `data.augment_on="device"` also what the train step shall do to it, as `augment.Draw` has it:
+    `augment_op` [operations] and `augment_arguments` [operations, 3].
+    """
     labels = labels_of(record, config, num_classes)
     if (labels < 0).all():
         raise DamagedDataError("has no label, which training needs")
@@ -26,20 +38,37 @@ def augment(record: Record, rng: np.random.Generator, *, config: DataConfig, num
         image = random_view(pixels_of(record, config), rng, config)
     if config.flip:
         image = images.random_flip(image, rng)
-    if config.augment == "randaugment":
-        image = randaugment(
-            image,
-            rng,
-            magnitude=config.magnitude,
-            num_ops=config.num_ops,
-            out_of_range=config.out_of_range,
-        )
-    elif config.augment == "autoaugment":
-        image = autoaugment(image, rng, out_of_range=config.out_of_range)
+    if config.augment_on == "device":
+        op, arguments = joined([*operations(rng, config), *holes(rng, config)])
+        drawn = {"augment_op": op, "augment_arguments": arguments}
+        return {"image": np.ascontiguousarray(image), "label": labels, **drawn}
+    for draw in operations(rng, config):
+        image = apply(image, draw)
     if config.cutout:
-        side = 2 * round(config.cutout * config.image_size / 2)
-        image = cutout(image, rng, side, fill="noise" if config.cutout_fill == "noise" else 128)
+        image = cutout(image, rng, hole_of(config), fill="noise" if config.cutout_fill == "noise" else 128)
     return {"image": np.ascontiguousarray(image), "label": labels}
+
+
+def operations(rng: np.random.Generator, config: DataConfig) -> list[Draw]:
+    """What `data.augment` does to one image."""
+    if config.augment == "randaugment":
+        draw = draw_randaugment(
+            rng, magnitude=config.magnitude, num_ops=config.num_ops, out_of_range=config.out_of_range
+        )
+        return [draw]
+    if config.augment == "autoaugment":
+        return [draw_autoaugment(rng, out_of_range=config.out_of_range)]
+    return []
+
+
+def holes(rng: np.random.Generator, config: DataConfig) -> list[Draw]:
+    """What `data.cutout` does to one image, where it is filled with grey."""
+    return [draw_cutout(rng, hole_of(config))] if config.cutout else []
+
+
+def hole_of(config: DataConfig) -> int:
+    """Side of the square that is cut out, in pixels."""
+    return 2 * round(config.cutout * config.image_size / 2)
 
 
 def prepare(

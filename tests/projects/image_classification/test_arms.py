@@ -10,6 +10,7 @@ from PIL import Image
 from offsites_jax.cli.main import main
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.projects.image_classification import arms, arms_report, runs
+from offsites_jax.train import media
 from offsites_jax.train.writers import read_metrics
 
 FILE = """
@@ -70,7 +71,65 @@ def test_the_table_holds_what_the_runs_recorded(compared):
     rows = [line.split(" | ") for line in (compared / "arms.md").read_text().splitlines() if "| 0 |" in line]
     assert [row[0].strip("| ") for row in rows] == ["wide", "narrow"]
     assert [row[2] for row in rows] == [f"{entry['run']['accuracy']:.4f}" for entry in found["runs"]]
-    assert Image.open(compared / "arms.png").size[0] > 0
+    assert Image.open(compared / "arms.png").size[0] > 1000
+
+
+def test_the_picture_draws_what_the_runs_recorded(compared):
+    run = runs.read_run(compared / "wide-0")
+    narrow = runs.read_run(compared / "narrow-0")
+    results = [
+        arms.Result("wide", dataclasses.replace(run, accuracy=0.5, step_seconds=3.0, wait_seconds=1.0), 2.0),
+        arms.Result("wide", dataclasses.replace(run, seed=1, accuracy=0.7, step_seconds=5.0), None),
+        arms.Result("narrow", dataclasses.replace(narrow, accuracy=0.25), 4.0),
+    ]
+    curves, ends, seconds = arms_report.arms_figure(results).axes
+    lines = [line for line in curves.lines if len(line.get_xdata())]
+    assert [list(zip(*line.get_data(), strict=True)) for line in lines] == [
+        list(result.run.curve) for result in results
+    ]
+    assert [line.get_color() for line in lines] == ["C0", "C0", "C1"]
+    assert [text.get_text() for text in curves.get_legend().get_texts()] == ["wide", "narrow"]
+    assert (curves.get_xlabel(), curves.get_ylabel()) == ("step", "test/accuracy")
+    marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in ends.lines if line.get_marker() == "o"]
+    assert marks == [(0.5, 0), (0.7, 0), (0.25, 1)]
+    ((low, high),) = (segment[:, 0] for segment in ends.collections[0].get_segments())
+    assert (low, high) == pytest.approx(
+        (0.6 - arms_report.chance(results) / 2, 0.6 + arms_report.chance(results) / 2)
+    )
+    bars = [(bar.get_x(), bar.get_width()) for bar in seconds.patches]
+    waited = (1.0 + run.wait_seconds) / 2
+    assert bars[:3] == [(0, 4), (4, pytest.approx(waited)), (pytest.approx(4 + waited), 1)]
+    assert bars[3] == (0, pytest.approx(narrow.step_seconds))
+    for axes in (ends, seconds):
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["wide", "narrow"]
+
+
+def test_the_command_draws_recorded_runs(compared, tmp_path, monkeypatch, capfd):
+    drawn = []
+    encode = media.encode_figure
+    monkeypatch.setattr(media, "encode_figure", lambda figure: drawn.append(figure) or encode(figure))
+    words = [
+        "pictures",
+        "--runs",
+        str(compared / "wide-0"),
+        str(compared / "narrow-0"),
+        "--output",
+        str(tmp_path),
+    ]
+    with pytest.raises(SystemExit) as ended:
+        main(["image_classification", *words])
+    assert not ended.value.code
+    found = [runs.read_run(compared / name) for name in ("wide-0", "narrow-0")]
+    for axes, key, unit in zip(drawn[0].axes, ("params", "macs", "step_seconds"), (1e6, 1e6, 1), strict=True):
+        places = [tuple(dots.get_offsets()[0]) for dots in axes.collections]
+        assert places == [(pytest.approx(getattr(run, key) / unit), run.accuracy) for run in found]
+    assert [dots.get_label() for dots in drawn[0].axes[0].collections] == ["wide-0", "narrow-0"]
+    assert [run.devices for run in found] == [1, 1]
+    assert Image.open(tmp_path / "scatter.png").size[0] > 1000
+    with pytest.raises(SystemExit) as ended:
+        main(["image_classification", *words, "--published"])
+    assert ended.value.code == 2
+    assert "ImageNet's 1,000 classes" in capfd.readouterr().err
 
 
 def model_stem(workdir):

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+from scipy.special import expit, softmax
+from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support
 
-from offsites_jax.errors import UserError
-from offsites_jax.projects.image_classification import evaluate, scores
-from offsites_jax.train.writers import MetricsWriter
+from offsites_jax.projects.image_classification import scores
+from offsites_jax.projects.image_classification.average_precision import AveragePrecision, sortable
 
 
 def drawn(count=300, classes=8, seed=0):
@@ -36,14 +36,51 @@ def many_scores(*batches):
     return found.result()
 
 
-def test_average_precision_equals_scikit_learn():
+@pytest.mark.parametrize("digits", [6, 1])
+def test_average_precision_equals_scikit_learn(digits):
+    """One digit makes hundreds of ties, between labels and others, too."""
     logits, labels, truth = many_labels()
-    # Scores of few bits are told apart exactly.
-    coarse = np.round(logits * 64) / 64
-    expected = average_precision_score(truth, coarse, average="micro")
-    assert many_scores((coarse, labels))["average_precision"] == pytest.approx(expected, rel=1e-9)
+    logits = np.round(logits, digits)
     expected = average_precision_score(truth, logits, average="micro")
-    assert many_scores((logits, labels))["average_precision"] == pytest.approx(expected, rel=1e-3)
+    assert many_scores((logits, labels))["average_precision"] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("digits", [6, 1])
+def test_average_precision_of_counts_is_within_its_bound(digits):
+    """Scores around 300 are told apart by 24 bits to 1/128 at best, so that the bound has something to do."""
+    logits, _, truth = many_labels(count=400)
+    logits = np.round(logits, digits) / 4 + 300
+    expected = average_precision_score(truth, logits, average="micro")
+    found = AveragePrecision(most_kept=1000)
+    for start in range(0, 400, 50):
+        found.add(logits[start : start + 50], truth[start : start + 50].astype(bool))
+    value, error = found.result()
+    assert 1e-4 < error < 0.1
+    assert abs(value - expected) <= error + 1e-12  # where all that shares a bin is tied, the bound is reached
+    exact = AveragePrecision()
+    exact.add(logits, truth.astype(bool))
+    assert exact.result() == (pytest.approx(expected, abs=1e-12), 0.0)
+
+
+def test_average_precision_of_counts_at_the_size_of_logits():
+    """What a network gives is told apart well enough by the counts."""
+    logits, _, truth = many_labels(count=400)
+    found = AveragePrecision(most_kept=1)
+    found.add(logits, truth.astype(bool))
+    value, error = found.result()
+    assert error < 1e-4
+    assert abs(value - average_precision_score(truth, logits, average="micro")) <= error
+
+
+def test_keys_are_in_the_order_of_the_scores():
+    values = np.array([-np.inf, -3e38, -2, -1.0000001, -1e-40, 0, 1e-40, 1, 1.0000001, 7e37], np.float32)
+    keys = sortable(values)
+    assert (np.diff(keys.astype(np.int64)) > 0).all()
+    assert sortable(np.float32([-0.0])) == sortable(np.float32([0.0]))
+
+
+def test_without_a_label_there_is_no_precision():
+    assert AveragePrecision().result() == (0.0, 0.0)
 
 
 def test_many_labels_add_up_over_batches():
@@ -80,11 +117,41 @@ def test_rows_that_are_not_finite_are_wrong_and_counted():
     found = many_scores((logits, labels))
     assert found["non_finite"] == 2
     assert found["precision_at_1"] == good["precision_at_1"] / 2
-    rows = scores.rows_of(*drawn(count=3))
-    single, labels = drawn(count=3)
-    single[0, 0] = np.nan
-    assert scores.scores(scores.rows_of(single, labels))["non_finite"] == 1
-    assert len(rows) == 3
+
+
+def test_a_row_that_is_not_finite_is_wrong_and_in_no_column():
+    """Also where its label is class 0, and one where every logit but the label's is NaN."""
+    logits, labels = drawn(count=6)
+    labels[:] = [0, 0, 1, 2, 3, 0]
+    logits[0, 3] = np.nan
+    logits[5] = np.where(np.arange(8) == 0, 1, np.nan)
+    rows, good = scores.rows_of(logits, labels), scores.rows_of(logits[1:5], labels[1:5])
+    assert rows.prediction[[0, 5]].tolist() == [-1, -1]
+    found, of_good = scores.scores(rows), scores.scores(good)
+    assert found["non_finite"] == 2
+    assert found["accuracy"] == pytest.approx(of_good["accuracy"] * 4 / 6)
+    for name in ("cross_entropy", "calibration_error"):
+        assert found[name] == pytest.approx(of_good[name])
+    matrix = scores.confusion(rows, 8)
+    np.testing.assert_array_equal(
+        matrix, confusion_matrix(labels[1:5], logits[1:5].argmax(-1), labels=range(8))
+    )
+    table = scores.per_class(rows, 8)
+    assert [row["predicted"] for row in table] == np.bincount(logits[1:5].argmax(-1), minlength=8).tolist()
+    assert [row["images"] for row in table[:4]] == [3, 1, 1, 1]
+    assert table[0]["right"] == matrix[0, 0]
+
+
+def test_where_no_row_is_finite_entropy_and_calibration_are_not_numbers():
+    found = scores.scores(scores.rows_of(np.full((3, 4), np.nan, np.float32), np.zeros(3, int)))
+    assert (found["accuracy"], found["non_finite"]) == (0, 3)
+    assert np.isnan([found["cross_entropy"], found["calibration_error"]]).all()
+
+
+def test_probabilities_are_softmax_or_sigmoids():
+    logits = np.array([[0.0, 1.0, -200.0], [90.0, 91.0, 800.0]])
+    np.testing.assert_allclose(scores.probabilities(logits, sigmoid=False), softmax(logits, axis=-1))
+    np.testing.assert_allclose(scores.probabilities(logits, sigmoid=True), expit(logits), atol=1e-15)
 
 
 def test_calibration_error_by_hand():
@@ -121,40 +188,3 @@ def test_accuracy_by_class_is_recall():
     assert [row["name"] for row in table] == list("abcdefgh")
     empty = scores.per_class(scores.rows_of(logits, labels), 9)[8]
     assert empty["accuracy"] is None
-
-
-def run(config, batches, tmp_path, classes=8):
-    """An evaluation of batches that hold their own logits, padded rows masked."""
-    with MetricsWriter(tmp_path) as writer:
-        evaluator = evaluate.Classification(config, classes)
-        return evaluator.run(lambda b: {"logits": b["logits"]}, iter(batches), writer.artifacts("test", 7))
-
-
-def batch_of(logits, labels, padding=0):
-    count = len(logits)
-    image = np.zeros((count, 4, 4, 1), np.uint8)
-    mask = (np.arange(count) < count - padding).astype(np.float32)
-    return {"logits": logits, "label": labels, "image": image, "mask": mask}
-
-
-def test_an_evaluation_counts_every_image_once_and_writes_its_artifacts(tmp_path):
-    logits, labels = drawn(count=20)
-    batches = [batch_of(logits[:12], labels[:12]), batch_of(logits[8:], labels[8:])]
-    batches[1]["mask"][:4] = 0  # the rows that the first batch had already
-    found = run(evaluate.EvaluatorConfig(bootstrap=100), batches, tmp_path)
-    assert found["images"] == 20
-    assert found["accuracy"] == pytest.approx((logits.argmax(-1) == labels).mean())
-    assert found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"]
-    written = {file.name for file in (tmp_path / "artifacts").rglob("*") if file.is_file()}
-    assert {"classes", "confusion", "mistakes"} <= {
-        name.rpartition("_")[0] or name for name in written
-    } or all(any(wanted in name for name in written) for wanted in ("classes", "confusion", "mistakes"))
-
-
-def test_images_without_labels_are_left_out(tmp_path):
-    logits, labels = drawn(count=10)
-    labels[::2] = -1
-    found = run(evaluate.EvaluatorConfig(pictures=False), [batch_of(logits, labels)], tmp_path)
-    assert found["images"] == 5
-    with pytest.raises(UserError, match="has no labels"):
-        run(evaluate.EvaluatorConfig(), [batch_of(logits, np.full(10, -1))], tmp_path)

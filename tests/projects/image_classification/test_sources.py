@@ -8,14 +8,15 @@ import sys
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 from tensorboardX.crc32c import crc32c
 from tensorflow_datasets.proto import tf_example_generated_pb2 as example_pb2
 
 from offsites_jax.data.pipeline import eval_batches, global_batch
-from offsites_jax.data.source import write_array_record
+from offsites_jax.data.source import ArrayRecordSource, write_array_record
 from offsites_jax.errors import DamagedDataError, UserError
-from offsites_jax.projects.image_classification import data, sources
+from offsites_jax.projects.image_classification import conversion, data, sources
 from offsites_jax.train.config import load_experiment, resolve
 
 DIGITS = "experiments/image_classification/digits.py"
@@ -254,6 +255,12 @@ def test_tfds_sets_of_imagenet_and_of_transfer(tmp_path):
     found = experiment(source="tfds", path=str(root), splits={"real": real})
     assert evaluated(found, "validation")[1].tolist() == [3]
     assert evaluated(found, "real")[1].tolist() == [[3, 7, -1], [-1, -1, -1]]
+    for split, key, labels in (("validation", "label", [3]), ("real", "labels", [[3, 7], []])):
+        copy = conversion.copy_split(found, split, epath.Path(tmp_path / "copy"), 1)
+        read, source = ArrayRecordSource(copy.files), sources.create_source(found.data, split)
+        rows = range(len(source))
+        assert [read[row][key] for row in rows] == labels
+        assert [read[row]["image"] for row in rows] == [source[row]["image"] for row in rows]
     parts = [sources.create_source(found.data, part) for part in ("train[2%:]", "train[:2%]")]
     assert [len(part) for part in parts] == [49, 1], "the minimal validation split overlaps nothing"
     assert len(sources.class_names(found.data, "train")) == 10

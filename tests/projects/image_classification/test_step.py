@@ -46,8 +46,10 @@ MODELS = {
             **TIMM_PAPER,
         },
     ),
+    "efficientnet_v2_b0": ("efficientnet_v2_b0", {"dropout_rate": 0.0}),
+    "efficientnet_b0": ("efficientnet_b0", {"dropout_rate": 0.0}),
 }
-L2 = {"efficientnet": 0.01, "coatnet": 0.0}
+L2 = {"efficientnet": 0.01, "coatnet": 0.0, "efficientnet_v2_b0": 1e-4, "efficientnet_b0": 1e-4}
 
 
 def drawn(name, shape):

@@ -95,8 +95,8 @@ def samples_figure(experiment: Experiment, columns: int = 10) -> Figure:
 def seen_images(staged: Experiment, step: int) -> Float[np.ndarray, "batch height width channels"]:
     """The images of one training batch in 0..1: cropped and augmented by the stage's pipeline, then mixed.
 
-    What the step does to them besides normalising, mixup and CutMix, is done here by the task itself; it
-    draws its random numbers elsewhere, so that the blends are like those of training, not the same.
+    What the step does to them (operations drawn for the device, mixup and CutMix) is done here by the task
+    itself; it draws the blends elsewhere, so that they are like those of training, not the same.
     """
     batch = global_batch(
         staged.found.create_pipeline(staged, staged.data.train_split, train=True),
@@ -106,9 +106,7 @@ def seen_images(staged: Experiment, step: int) -> Float[np.ndarray, "batch heigh
         loading=staged.data.loading,
     )
     task = staged.found.create_task(staged, jnp.dtype("float32"))
-    pixels, _ = task.mixed(
-        {name: jnp.asarray(batch[name]) for name in ("image", "label")}, jax.random.key(step)
-    )
+    pixels, _ = task.mixed({name: jnp.asarray(array) for name, array in batch.items()}, jax.random.key(step))
     bytes_again = np.asarray(pixels) * np.asarray(staged.data.std) + np.asarray(staged.data.mean)
     return np.clip(bytes_again / 255, 0, 1).astype(np.float32)
 

@@ -1,6 +1,6 @@
 """What a CoAtNet has learnt of positions: its tables of relative biases as maps."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,11 +37,19 @@ def find_tables(params: Mapping[str, Any]) -> Tables:
     """The tables in a tree of parameters, blocks in order; those of scanned blocks are taken apart."""
     leaves = traverse_util.flatten_dict(unstack_blocks(params), sep="/")
     found = {
-        "/".join(part for part in path.split("/") if part.startswith(("stage_", "block_"))): np.asarray(leaf)
-        for path, leaf in leaves.items()
-        if path.rpartition("/")[2] == TABLE
+        block_of(path): np.asarray(leaf) for path, leaf in leaves.items() if path.rpartition("/")[2] == TABLE
     }
-    return {name: found[name] for name in sorted(found, key=_numbers)}
+    return {name: found[name] for name in in_order(found)}
+
+
+def block_of(path: str) -> str:
+    """The name of the block that a leaf belongs to, such as ``stage_3/block_0``."""
+    return "/".join(part for part in path.split("/") if part.startswith(("stage_", "block_")))
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Blocks in the order of the network."""
+    return sorted(names, key=_numbers)
 
 
 def bias_figure(tables: Tables) -> Figure:
