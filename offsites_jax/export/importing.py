@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from offsites_jax.errors import UserError
 from offsites_jax.export.importers.files import open_tensors
 from offsites_jax.export.importers.mapping import Filled, fill
+from offsites_jax.export.importers.pixels import Pixels, describe, pixels_of
 from offsites_jax.export.importers.settings import merged
 from offsites_jax.export.load import PARAMS
 from offsites_jax.export.manifest import README, fingerprint, write_manifest
@@ -199,12 +200,14 @@ def import_weights(
         leaves = at_size(model, filled.leaves, image_size, resize)
         save_file(leaves, folder / PARAMS)
         report = report_of(output, model_name, source, filled, leaves)
-        (folder / README).write_text(_readme(report, settings))
+        pixels = pixels_of(model_name, source, pathlib.Path(path))
+        (folder / README).write_text(_readme(report, settings, pixels))
         facts = {
             "format": "weights",
             "model": model_name,
             "settings": settings,
             "image_size": image_size,
+            "pixels": pixels and dataclasses.asdict(pixels),
             **origin_facts(source, filled, files),
             "values": report.values,
         }
@@ -243,7 +246,7 @@ def origin_facts(source: str, filled: Filled, files: Sequence[pathlib.Path]) -> 
     }
 
 
-def _readme(report: Report, settings: Mapping[str, Any]) -> str:
+def _readme(report: Report, settings: Mapping[str, Any], pixels: Pixels | None) -> str:
     overrides = {name: value for name, value in settings.items() if name != "num_classes"}
     change = f"config.model.overrides.update({overrides})\n" if overrides else ""
     skip = f'    "skip": ("^{posixpath.commonpath(report.skipped)}/",),\n' if report.skipped else ""
@@ -251,7 +254,9 @@ def _readme(report: Report, settings: Mapping[str, Any]) -> str:
 
 {report.tensors} arrays ({report.values:,} values) in the order and under the names of offsites_jax:
 `params/...` and `batch_stats/...`. `manifest.json` gives the file they were read from, and for each array the
-tensor it was there. Pixels have to be normalised as for the model the weights were trained in.
+tensor it was there.
+
+{describe(pixels)}
 
 ```python
 {change}config.init_from = {{

@@ -236,6 +236,9 @@ def test_command_line_to_warm_start(published, tmp_path, capsys, monkeypatch):
     assert manifest["source_files"] == {source.name: {"sha256": digest, "size": source.stat().st_size}}
     assert manifest["origins"]["batch_stats/blocks_3/expand_bn/var"] == "blocks.2.0.bn1.running_var"
     assert manifest["skipped"] == ["params/classifier/bias", "params/classifier/kernel"]
+    assert manifest["pixels"]["mean"] == [123.675, 116.28, 103.53]
+    assert manifest["pixels"]["preprocess"] == "v1"
+    assert "config.data.std = (58.395, 57.12, 57.375)" in (tmp_path / "out/README.md").read_text()
     assert '"skip": ("^params/classifier/",)' in (tmp_path / "out/README.md").read_text()
 
     specs = abstract_variables(create_model(name, num_classes=3))

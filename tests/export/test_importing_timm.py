@@ -181,7 +181,7 @@ def test_an_import_for_images_of_another_size(tmp_path, capsys):
     assert "without params/head/logits/" in capsys.readouterr().out
     applied = json.loads((output / "manifest.json").read_text())["settings"]
     assert applied == TIMM_PAPER
-    assert f"config.model.overrides.update({applied})" in (output / "README.md").read_text()
+    assert f"config.model.overrides.update({dict(TIMM_PAPER)})" in (output / "README.md").read_text()
     found = load_file(output / "params.safetensors")["params/stage_3/block_2/attn/relative_bias"]
     table = tensors["stages.2.blocks.2.attn.rel_pos.relative_position_bias_table"]
     expected = resize_table(jnp.asarray(table.T.reshape(-1, 7, 7)), (6, 6))

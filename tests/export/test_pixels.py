@@ -64,6 +64,9 @@ def test_a_configuration_beside_the_file_comes_before_its_name(tmp_path):
     found = pixels_of("efficientnet_b0", "timm", file)
     assert (found.mean, found.std) == ((25.5, 51.0, 76.5), (102.0, 127.5, 153.0))
     assert "config.data.mean = (25.5, 51.0, 76.5)" in describe(found)
-    for other in ("[]", "{", '{"pretrained_cfg": {"mean": [1], "std": "no"}}', '{"pretrained_cfg": null}'):
+    beside.write_text(json.dumps({"project": "image_classification", "data": {"mean": [9], "std": [2.5]}}))
+    found = pixels_of("efficientnet_b0", "keras", tmp_path / "model.h5")
+    assert (found.mean, found.std) == ((9.0,), (2.5,))
+    for other in ("[]", "{", '{"pretrained_cfg": {"mean": [1], "std": "no"}}', '{"data": null}', "3"):
         beside.write_text(other)
         assert pixels_of("efficientnet_b0", "timm", file).mean == HALF

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
-from typing import Any, Literal
+from typing import Literal
 
 _HALF = (127.5, 127.5, 127.5)
 _CENTRE = (128.0, 128.0, 128.0)
@@ -27,8 +27,8 @@ class Pixels:
 
     """
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     preprocess: Literal["v1", "v2", ""]
     why: str
 
@@ -39,25 +39,25 @@ def pixels_of(model_name: str, source: str, path: pathlib.Path) -> Pixels | None
     Args:
       model_name: of `list_models`.
       source: whose names the file uses.
-      path: the file. Beside one of timm's there may be the `config.json` of its repository; else names
-        decide, of the file and the folders it is in.
+      path: the file. Beside it there may be a `config.json`, of timm's repositories or of our exports; else
+        names decide, of the file and the folders it is in.
 
     """
     if source == "maxvit":
         return None
+    if stated := _stated(path.with_name("config.json")):
+        return Pixels(*stated, "", "config.json beside the file")
     large = model_name in {f"efficientnet_v2_{size}" for size in ("s", "m", "l", "xl")}
     preprocess: Literal["v1", "v2", ""] = "v2" if large else "v1" if "efficientnet" in model_name else ""
     if source.startswith("timm"):
-        if stated := _stated(path.with_name("config.json")):
-            return Pixels(*stated, preprocess, "config.json beside the file")
         half, why = _of_timm(model_name, path, large)
         return Pixels(*((_HALF, _HALF) if half else _IMAGENET), preprocess, why)
     if large:
-        return Pixels(_CENTRE, _CENTRE, preprocess, f"all of {model_name} from {source}")
+        return Pixels(_CENTRE, _CENTRE, preprocess, f"{model_name} of {source}")
     words = set(re.findall(r"[a-z0-9]+", "/".join(path.parts[-3:]).lower()))
     if source == "automl" and words & {"advprop", "ap"}:
         return Pixels(_HALF, _HALF, preprocess, "AdvProp, by the name of the file")
-    return Pixels(*_IMAGENET, preprocess, f"all of {model_name} from {source} but AdvProp")
+    return Pixels(*_IMAGENET, preprocess, f"{model_name} of {source}")
 
 
 def describe(pixels: Pixels | None) -> str:
@@ -75,7 +75,7 @@ def _of_timm(model_name: str, path: pathlib.Path, large: bool) -> tuple[bool, st
     if model_name.startswith("coatnet"):
         return "_bn_" not in model_name, f"{model_name} of timm"
     if large:
-        return True, "all of V2 S, M, L and XL from timm"
+        return True, f"{model_name} of timm"
     plain = model_name.startswith("resnet")
     there = model_name.replace("_", "") if plain else "tf_" + model_name.replace("_v2", "v2")
     # The file's own name comes first, then the folders around it.
@@ -87,13 +87,16 @@ def _of_timm(model_name: str, path: pathlib.Path, large: bool) -> tuple[bool, st
     return half, f"by the name {part}"
 
 
-def _stated(file: pathlib.Path) -> tuple[Any, Any] | None:
-    """Mean and deviation that a configuration of timm's repositories gives, if it is one."""
+def _stated(file: pathlib.Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and deviation for 0..255 that a configuration gives, timm's for 0..1 or ours, if it is one."""
     try:
         if file.stat().st_size > _LIMIT:
             return None
-        found = json.loads(file.read_text())["pretrained_cfg"]
-        mean, std = (tuple(round(255.0 * value, 6) for value in found[key]) for key in ("mean", "std"))
+        found = json.loads(file.read_text())
+        section, scale = (
+            (found["pretrained_cfg"], 255.0) if "pretrained_cfg" in found else (found["data"], 1.0)
+        )
+        mean, std = (tuple(round(scale * value, 6) for value in section[key]) for key in ("mean", "std"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return (mean, std) if len(mean) == len(std) == 3 else None
+    return mean, std

@@ -110,15 +110,19 @@ class Classification(Evaluator):
 
     def _draw_confusion(self, rows: Rows, artifacts: Artifacts) -> None:
         """The whole matrix where it can be looked at, else its part with the pairs that are confused most."""
+        spoilt = int((~rows.finite).sum())
+        note = f"; {spoilt} not finite, in no column" if spoilt else ""
         if self.num_classes <= MOST_DRAWN:
-            artifacts.figure("confusion", confusion_figure(confusion(rows, self.num_classes), self.names))
+            title = f"{int(rows.within(1).sum())} of {len(rows)} right{note}"
+            counts = confusion(rows, self.num_classes)
+            artifacts.figure("confusion", confusion_figure(counts, self.names, title=title))
             return
         classes = classes_of_pairs(confused_pairs(rows, self.num_classes), MOST_NAMED)
         if not len(classes):
             return
         names = [self.names[k] if self.names else str(k) for k in classes]
         images = np.bincount(rows.label, minlength=self.num_classes)[classes]
-        title = f"the {len(classes)} of {self.num_classes:,} classes that are confused most"
+        title = f"the {len(classes)} of {self.num_classes:,} classes that are confused most{note}"
         artifacts.figure("confusion", confusion_figure(confusion_among(rows, classes), names, images, title))
 
 

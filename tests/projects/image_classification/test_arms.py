@@ -206,3 +206,9 @@ def test_means_over_seeds_and_what_chance_does(compared):
     page = arms_report.report_markdown(results, "here")
     assert "| a | 2 | 0.5000 | 0.2500 | 0.7500 |" in page
     assert "One seed" not in page
+    assert "accuracy on augmented images" in page
+    assert "prepared as for evaluation" not in page
+    like = [dataclasses.replace(one, run=dataclasses.replace(one.run, plain_gap=True)) for one in results]
+    page = arms_report.report_markdown(like, "here")
+    assert "accuracy on augmented images" not in page
+    assert "both on images prepared as for evaluation" in page

@@ -213,7 +213,12 @@ def test_the_worst_are_the_most_confident_of_all_batches(sigmoid):
     np.testing.assert_array_equal(found.images[:, 0, 0, 0], found.places)
 
 
-def test_a_row_that_is_not_finite_is_in_no_picture_and_is_counted(tmp_path, caplog):
+def test_a_row_that_is_not_finite_is_in_no_column_and_is_counted(tmp_path, caplog, monkeypatch):
+    asked = []
+    draw = pictures.confusion_figure
+    monkeypatch.setattr(
+        evaluate, "confusion_figure", lambda *args, **more: asked.append((args, more)) or draw(*args, **more)
+    )
     logits, labels = drawn(count=12)
     logits[4] = np.nan
     labels[4] = 0
@@ -223,6 +228,9 @@ def test_a_row_that_is_not_finite_is_in_no_picture_and_is_counted(tmp_path, capl
     assert found["accuracy"] == pytest.approx(right.mean())
     assert sum(int(row["predicted"]) for row in table(tmp_path, "classes")) == 11
     assert "1 images have logits that are not finite" in caplog.text
+    (((counts, _), more),) = asked
+    assert (counts.sum(), np.trace(counts)) == (11, right.sum())
+    assert more["title"] == f"{right.sum()} of 12 right; 1 not finite, in no column"
     with Image.open(tmp_path / "artifacts" / "test" / "confusion_7.png") as picture:
         assert picture.size[0] > 300
     assert json.dumps(found)

@@ -48,9 +48,9 @@ def whole(experiment, tmp_path_factory):
     """The folder of the run that nothing stops, its state, and the sizes it compiled steps for."""
     folder, compiled, compile_step = tmp_path_factory.mktemp("whole") / "run", [], Program.compile
 
-    def counting(program):
+    def counting(program, lowered=None):
         compiled.append(program.batch["image"].shape[1])
-        return compile_step(program)
+        return compile_step(program, lowered)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Program, "compile", counting)

@@ -6,9 +6,11 @@ import matplotlib.colors
 import numpy as np
 import pytest
 
+from offsites_jax.cli.main import main
 from offsites_jax.models.registry import create_model
 from offsites_jax.projects.image_classification.figures import published, scatter
 from offsites_jax.projects.image_classification.runs import Run
+from offsites_jax.train import media
 
 
 def run(name, accuracy, params, macs, seconds, devices=8):
@@ -92,3 +94,17 @@ def test_published_figures_are_those_of_the_networks_here():
     assert all(
         point.hours_recalled or point.name.startswith("B7") for point in published.PUBLISHED if point.hours
     )
+
+
+def test_the_command_draws_published_networks_alone(tmp_path, monkeypatch):
+    drawn = []
+    encode = media.encode_figure
+    monkeypatch.setattr(media, "encode_figure", lambda figure: drawn.append(figure) or encode(figure))
+    with pytest.raises(SystemExit) as ended:
+        main(["image_classification", "pictures", "--published", "--output", str(tmp_path)])
+    assert not ended.value.code
+    places = {dots[0] for dots in points(drawn[0].axes[0])}
+    assert {(21.5, 0.839), (25, 0.816), (2440, 0.9088)} <= places
+    assert len(drawn[0].axes[0].collections) == len(published.PUBLISHED)
+    assert len(drawn[0].axes[1].collections) == len(published.PUBLISHED) - 1  # XL's are not known for sure
+    assert [file.name for file in tmp_path.iterdir()] == ["scatter.png"]
