@@ -48,6 +48,7 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     config.project = "image_classification"
     config.task.label_smoothing = 0.1
     config.data.update(source="digits", pad=1, channels=1, eval_crop="whole", flip=False)
+    config.data.splits = {"fit": {"split": "train", "sample": 360}}  # training images, seen as test images are
     config.optimizer.update(name="adamw", weight_decay=0.02, clip_norm=1.0)
     config.train = {
         "steps": 480,
@@ -59,7 +60,8 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
         "keep": {"last": 1, "best": "test/accuracy"},
     }
     config.mesh = {"data": 1}
-    config.evaluators = {"test": {"split": "test", "pictures": False, "per_class": False}}
+    plain = {"pictures": False, "per_class": False}
+    config.evaluators = {"test": {"split": "test", **plain}, "fit": {"split": "fit", **plain}}
     config.expected = {
         "test/accuracy": {
             "value": MEASURED[variant],
