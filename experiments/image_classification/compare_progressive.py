@@ -21,10 +21,10 @@ pixels comes out empty.
 Machine: a laptop. The mesh is one CPU device.
 The checkpoint kept as best is picked by the test images, since there is no validation split, which flatters
 it; figures are those of the last step.
-Expect (one seed, 360 test images: differences below 0.018 may be chance): progressive 0.986 in 22 s of train
-steps and fixed 0.989 in 30 s; conv 0.986, hybrid 0.981, attention 0.664: in so short a run on 1,437 images
-attention alone has not learnt what convolution is given. Two cores, about 5 minutes of steps in all. Compare
-arms of one network, not the two groups.
+Expect (means of seeds 0 to 2, 360 test images: differences below 0.018 may be chance): progressive 0.981 in
+12 s of train steps and fixed 0.993 in 17 s; conv 0.990, hybrid 0.957 (one seed 0.919), attention 0.695: in
+so short a run on 1,437 images attention alone has not learnt what convolution is given. Two cores, 13 minutes
+for three seeds of all. Compare arms of one network, not the two groups.
 """
 
 import ml_collections
@@ -39,7 +39,7 @@ LAYOUTS: dict[str, Config] = {
     "attention": {"stages": ("t6_d64",), "stem_widths": (64, 64), "patch_size": 16},
 }
 VARIANTS = (*SCHEDULES, *LAYOUTS)
-MEASURED = {"progressive": 0.9861, "fixed": 0.9889, "conv": 0.9861, "hybrid": 0.9806, "attention": 0.6639}
+MEASURED = {"progressive": 0.981, "fixed": 0.993, "conv": 0.990, "hybrid": 0.957, "attention": 0.695}
 
 
 def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
@@ -48,7 +48,7 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     config.project = "image_classification"
     config.task.label_smoothing = 0.1
     config.data.update(source="digits", pad=1, channels=1, eval_crop="whole", flip=False)
-    config.data.splits = {"fit": {"split": "train", "sample": 360}}  # training images, seen as test images are
+    config.data.splits = {"fit": {"split": "train", "sample": 360}}  # training images, seen as tests are
     config.optimizer.update(name="adamw", weight_decay=0.02, clip_norm=1.0)
     config.train = {
         "steps": 480,
@@ -65,8 +65,8 @@ def get_config(argument: str | None = None) -> ml_collections.ConfigDict:
     config.expected = {
         "test/accuracy": {
             "value": MEASURED[variant],
-            "tolerance": 0.1 if variant == "attention" else 0.018,
-            "source": "this repository; one seed, 360 images",
+            "tolerance": 0.04 if variant in ("hybrid", "attention") else 0.018,
+            "source": "this repository; mean of three seeds, 360 images",
         }
     }
     return config
