@@ -11,10 +11,14 @@ Augmentation that mixes rows (mixup, cutmix) has no place here, since a process 
 rows: do it inside the jitted step on the global batch, where it is the same on any mesh.
 """
 
+import atexit
 import dataclasses
+import functools
+import gc
 import logging
 import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -183,7 +187,8 @@ def eval_batches(pipeline: Pipeline, *, batch_size: int, shard: tuple[int, int],
     loader = _Loader(pipeline, loading.on_bad_record)
     steps = math.ceil(loader.num_records / batch_size)
     blocks = _EvalBlocks(loader, batch_size // count, steps * count, _Threads(loading.num_threads))
-    workers = min(loading.num_workers, steps)
+    # Until a worker has started, this process has loaded some batches itself.
+    workers = min(loading.num_workers, steps // 4)
     loading = dataclasses.replace(loading, num_workers=workers)
     return Batches(blocks, slice(index, None, count), loading)
 
@@ -340,8 +345,16 @@ def _iterate(blocks: grain.MapDataset, loading: Loading) -> grain.DatasetIterato
     if loading.num_workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain reads its debug flags when it starts a worker
+        _leave_time_at_exit()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(loading.num_workers, loading.prefetch))
     return iter(dataset)
+
+
+@functools.cache
+def _leave_time_at_exit() -> None:
+    """Grain frees what it shared with workers in a thread; Python would report the rest as leaked."""
+    atexit.register(time.sleep, 0.5)
+    atexit.register(gc.collect)  # the other way round: last in, first out
 
 
 def _stack(examples: list[Example]) -> Batch:

@@ -2,7 +2,10 @@
 
 import logging
 import math
+import subprocess
+import sys
 
+import grain
 import numpy as np
 import pytest
 
@@ -192,11 +195,44 @@ def test_worker_processes_change_nothing():
         for left, right in zip(got, take(serial, 12), strict=True):
             assert_same(left, right)
         assert batches.skipped == serial.skipped > 0
-    evaluation = eval_batches(data, batch_size=16, shard=(0, 1), loading=loading)
+    evaluation = eval_batches(data, batch_size=4, shard=(0, 1), loading=loading)
     assert join(list(evaluation))["mask"].sum() == 37 - len(BAD)
-    failing = eval_batches(data, batch_size=16, shard=(0, 1), loading=Loading(num_workers=1))
+    failing = eval_batches(data, batch_size=4, shard=(0, 1), loading=Loading(num_workers=1))
     with pytest.raises(DamagedDataError, match="record 3 of the arrays id: the picture is torn"):
         take(failing, 1)
+
+
+USES_WORKERS = """
+import numpy as np
+from offsites_jax.data.pipeline import Loading, Pipeline, eval_batches
+from offsites_jax.data.source import ArraySource
+
+def transform(record, rng):
+    return record
+
+def rows(size):
+    source = ArraySource({"x": np.arange(64.0)[:, None] + np.zeros(4096)})
+    batches = eval_batches(Pipeline(source, transform), batch_size=size, shard=(0, 1), loading=Loading(2))
+    return sum(batch["x"].shape[0] for batch in batches)
+
+if __name__ == "__main__":
+    print(rows(8), rows(64))
+"""
+
+
+def test_workers_leave_nothing_to_complain_about(tmp_path):
+    (tmp_path / "uses_workers.py").write_text(USES_WORKERS)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "uses_workers.py"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["64", "64"]
+    assert done.stderr == ""
+
+
+def test_a_few_batches_start_no_worker(monkeypatch):
+    monkeypatch.setattr(grain.IterDataset, "mp_prefetch", None)
+    batches = eval_batches(pipeline(12), batch_size=4, shard=(0, 1), loading=Loading(num_workers=16))
+    assert join(list(batches))["mask"].sum() == 12
 
 
 def test_batches_can_be_closed_twice_and_then_end():
