@@ -9,6 +9,7 @@ A checkpoint is a folder named by its step::
 `offsites_jax.train.checkpoint` writes them. Only these two modules import Orbax.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -115,7 +116,8 @@ def read_arrays(checkpoint: epath.Path, wanted: Mapping[str, jax.ShapeDtypeStruc
     asked = {name: _restore_args(leaf) for name, leaf in wanted.items() if name not in empty}
     args = traverse_util.unflatten_dict(asked, sep="/")
     restore = ocp.args.PyTreeRestore(jax.tree.map(lambda _: 0, args), restore_args=args, partial_restore=True)
-    found = ocp.PyTreeCheckpointHandler().restore(checkpoint / STATE, args=restore) if asked else {}
+    with _unwrapped():
+        found = ocp.PyTreeCheckpointHandler().restore(checkpoint / STATE, args=restore) if asked else {}
     arrays = traverse_util.flatten_dict(found, sep="/") | empty
     for name in wanted:  # Orbax hands back what it was given where it finds nothing
         if not isinstance(arrays.get(name), jax.Array | np.ndarray):
@@ -199,6 +201,17 @@ def _damaged_among(names: list[str], checkpoint: epath.Path, leaves: Mapping[str
         return {name: why for found in alone for name, why in found.items()}
     wrong = [name for name in names if digests[name] != leaves[name]["digest"]]
     return dict.fromkeys(wrong, "does not match its digest")
+
+
+@contextlib.contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Raises what went wrong, where Orbax has put it into an exception that says nothing of its kind."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is Exception and isinstance(error.__cause__, READ_ERRORS):
+            raise error.__cause__ from None
+        raise
 
 
 def _groups(leaves: Mapping[str, Any]) -> Iterator[list[str]]:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -301,6 +302,25 @@ def test_without_a_manifest_leaves_come_back_right_or_not_at_all(tmp_path):
         flip(folder / file.relative_to(original), bit)
         found.append(restored_step(folder))
     assert set(found) == {1, 2}, "some bits of the files mean nothing; the others are noticed"
+
+
+@pytest.mark.parametrize("cause", [ValueError("ZSTD"), PermissionError("no")])
+def test_only_damage_that_orbax_wraps_is_damage(tmp_path, monkeypatch, cause):
+    folder = write(tmp_path, 1, 2)
+    (folder / "2" / digest.MANIFEST).unlink()
+    restore = ocp.PyTreeCheckpointHandler.restore
+
+    def failing(handler, directory, *args, **kwargs):
+        if directory.parent.name == "2":
+            raise Exception("Encountered error while reading array index") from cause
+        return restore(handler, directory, *args, **kwargs)
+
+    monkeypatch.setattr(ocp.PyTreeCheckpointHandler, "restore", failing)
+    if isinstance(cause, ValueError):
+        assert restored_step(folder) == 1
+    else:
+        with pytest.raises(Exception, match="Encountered error"):
+            restored_step(folder)
 
 
 def test_a_save_killed_before_its_manifest_gets_one_at_the_next_restore(tmp_path):

@@ -73,11 +73,13 @@ def test_an_upload_goes_on_where_it_broke_off(agreed, study, folder, wait_until)
     assert path.read_bytes() == agreed.sound
 
 
-def test_two_connections_do_not_mix(agreed, wait_until):
+def test_two_connections_do_not_mix(agreed, study, wait_until):
     ticket = agreed.ticket()
     agreed.ok("POST", "/api/uploads", ticket)
+    part = study.collection.folder / "uploads" / ticket["id"] / "audio.part"
     with contextlib.closing(agreed.break_off(ticket, agreed.sound[:100])):
-        wait_until(lambda: agreed.put(ticket, agreed.sound)[1].get("busy"))
+        wait_until(lambda: part.exists() and part.stat().st_size == 100)
+        assert agreed.put(ticket, agreed.sound)[1]["busy"]
 
 
 def test_bytes_that_differ_are_sent_again(agreed):
