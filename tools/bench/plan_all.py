@@ -36,7 +36,7 @@ them, are floors from published peaks: nothing was run, and real steps are slowe
 """
 STALE = r"""
 \* Counted when a part read or written by a fusion inside a fusion still counted as the whole array, and not
-compiled again since: some per cent too much. Of image_classification, with statistics of batch norm by device.
+compiled again since: some per cent too much. Those of image_classification had batch norm by device.
 """
 
 
