@@ -72,8 +72,8 @@ PUBLISHED = {
         "efficientnet_b7-progressive": 0.850,
     },
     "ablation_resizing": {
-        "progressive-adaptive": 0.851, "progressive-vanilla": 0.843, "random-adaptive": 0.842,
-        "random-vanilla": 0.835,
+        "m-progressive-adaptive": 0.851, "m-progressive-vanilla": 0.843, "m-random-adaptive": 0.842,
+        "m-random-vanilla": 0.835,
     },
     "ablation_randaugment": {
         "128-5": 0.783, "128-10": 0.780, "128-15": 0.777, "192-5": 0.812, "192-10": 0.816, "192-15": 0.815,

@@ -233,15 +233,16 @@ def test_fixed_is_the_progressive_arm_at_its_last_stage_in_all_but_the_stages(ne
     assert not fixed.stages
 
 
-def test_the_first_arm_of_resizing_is_the_recipe_and_the_others_change_stages_alone():
-    recipe = load("imagenet_v2:m")
+@pytest.mark.parametrize(("size", "strongest"), [("s", 0.3), ("m", 0.4)])
+def test_the_first_arm_of_resizing_is_the_recipe_and_the_others_change_stages_alone(size, strongest):
+    recipe = load(f"imagenet_v2:{size}")
     for arm in ("progressive-adaptive", "progressive-vanilla", "random-adaptive", "random-vanilla"):
-        found = load(f"ablation_resizing:{arm}")
+        found = load(f"ablation_resizing:{size}-{arm}")
         others = {*found.raw} - {"stages", "expected"}
         assert {key: found.raw[key] for key in others} == {key: recipe.raw[key] for key in others}
         assert (found.raw["stages"] == recipe.raw["stages"]) == (arm == "progressive-adaptive")
         dropout = {stage.model["overrides"]["dropout_rate"] for stage in found.stages}
-        assert (dropout == {0.4}) == arm.endswith("vanilla")
+        assert (dropout == {strongest}) == arm.endswith("vanilla")
         assert (len(found.stages) == 44) == arm.startswith("random")
 
 

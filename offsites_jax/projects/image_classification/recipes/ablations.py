@@ -38,10 +38,10 @@ def resized(name: str, pixels: int, regularisation: Regularisation, *, progressi
     return config
 
 
-def resizing_arm(order: Literal["progressive", "random"], *, adaptive: bool) -> Config:
-    """EfficientNetV2-M in one of the four arms of table 13."""
-    config = efficientnet.v2("m")
-    about = efficientnet.V2_MODELS["paper"]["m"]
+def resizing_arm(model: str, order: Literal["progressive", "random"], *, adaptive: bool) -> Config:
+    """EfficientNetV2-S, M or L in one of the four arms of table 13."""
+    config = efficientnet.v2(model)
+    about = efficientnet.V2_MODELS["paper"][model]
     size, regularisation = (128, about.train_size), about.regularisation
     if order == "progressive":
         config["stages"] = progressive_stages(size, regularisation, adaptive=adaptive)
