@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from offsites_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from offsites_jax.train.saved import Step
+    pass
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
@@ -56,17 +56,6 @@ def workdir_of(options: argparse.Namespace) -> str:
     if not folder:
         raise UserError("--workdir: missing; give the folder of a run")
     return folder
-
-
-def step_of(text: str) -> "Step":
-    """A step number, or "latest" or "best"."""
-    if text == "latest":
-        return "latest"
-    if text == "best":
-        return "best"
-    if not text.isdigit():
-        raise UserError(f"--step: {text!r} is neither a number nor latest nor best")
-    return int(text)
 
 
 def print_json(value: Any) -> None:

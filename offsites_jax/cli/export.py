@@ -3,8 +3,9 @@
 import argparse
 import dataclasses
 
-from offsites_jax.cli.common import add_json, add_step, add_workdir, print_json, step_of, workdir_of
+from offsites_jax.cli.common import add_json, add_step, add_workdir, print_json, workdir_of
 from offsites_jax.errors import UserError
+from offsites_jax.train.steps import step_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from offsites_jax.cli.common import add_step, step_of
+from offsites_jax.cli.common import add_step
 from offsites_jax.errors import UserError
+from offsites_jax.train.steps import step_of
 
 BATCH_SIZE = 32
 

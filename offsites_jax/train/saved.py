@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,10 @@ from flax import traverse_util
 
 from offsites_jax.errors import DamagedDataError, UserError
 from offsites_jax.train import digest, stored
+from offsites_jax.train.steps import Step
 
 FOLDER = "checkpoints"
 """Where a workdir keeps its checkpoints. Functions here take the workdir or this folder."""
-
-Step = int | Literal["latest", "best"]
-"""A step, or which: ``best`` is by the metric that the run keeps its best checkpoint by."""
 
 
 class RestoredVariables(NamedTuple):

@@ -8,10 +8,11 @@ from etils import epath
 from offsites_jax.errors import UserError
 from offsites_jax.projects.image_classification.commands.drawing import pictures
 from offsites_jax.projects.image_classification.commands.files import embed, endpoints, predict
-from offsites_jax.projects.image_classification.commands.shared import start, step_of, write
+from offsites_jax.projects.image_classification.commands.shared import start, write
 from offsites_jax.projects.image_classification.commands.splits import convert, worst
 from offsites_jax.projects.image_classification.search.jobs import scale, search
 from offsites_jax.projects.image_classification.search.overrides import pairs
+from offsites_jax.train.steps import step_of
 
 NEW_HEAD = r"^params/(classifier|head/logits)/"
 

@@ -12,10 +12,10 @@ from offsites_jax.projects.chest_xray.commands.shared import (
     check_all_read,
     pairs,
     start,
-    step_of,
     write,
 )
 from offsites_jax.projects.chest_xray.notice import BANNER
+from offsites_jax.train.steps import step_of
 
 
 def train(experiment: Positional[str], workdir: str, overrides: tuple[str, ...] = ()) -> None:

@@ -1,7 +1,6 @@
 """What the commands of this project share."""
 
 import os
-from typing import Any
 
 from etils import epath
 
@@ -29,15 +28,6 @@ def pairs(overrides: tuple[str, ...]) -> dict[str, str]:
     if wrong:
         raise UserError(f"--overrides: {wrong!r}; write KEY=VALUE, as train.steps=100")
     return dict(text.removeprefix("--config.").split("=", 1) for text in overrides)
-
-
-def step_of(text: str) -> Any:
-    """A step number, or "latest" or "best"."""
-    if text in ("latest", "best"):
-        return text
-    if not text.isdigit():
-        raise UserError(f"--step: {text!r} is neither a number nor latest nor best")
-    return int(text)
 
 
 def check_all_read(errors: dict[str, str], count: int) -> None:

@@ -1,11 +1,11 @@
 """What commands that listen have in common."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from offsites_jax.errors import UserError
+from offsites_jax.train.steps import step_of
 
 if TYPE_CHECKING:
     from offsites_jax.projects.euphonia.decoding.listener import Listener
@@ -36,18 +36,6 @@ def open_listener(
     listener = create_listener(trained, tokenizer=tokenizer, rows=rows, beam=beam, length_power=length_power)
     recognise(listener, np.zeros(listener.features.sample_rate, np.int16))  # compiles, before anyone speaks
     return listener
-
-
-def step_of(text: str) -> Any:
-    """The option `--step` as functions take it.
-
-    Raises:
-      UserError: it is none.
-
-    """
-    if text not in ("latest", "best") and not text.isdigit():
-        raise UserError(f"--step: {text!r} is neither a number nor latest nor best")
-    return int(text) if text.isdigit() else text
 
 
 def read_samples(file: str, rate: int, max_seconds: float) -> np.ndarray:

@@ -29,8 +29,8 @@ def merge(
 
     start()
 
-    from offsites_jax.projects.euphonia.commands.listening import step_of
     from offsites_jax.projects.euphonia.merged import write_merged
+    from offsites_jax.train.steps import step_of
 
     merged = write_merged(
         workdir,

@@ -3,8 +3,9 @@
 from typing import Any, Literal
 
 from offsites_jax.errors import UserError
-from offsites_jax.projects.image_classification.commands.shared import check_all_read, start, step_of, write
+from offsites_jax.projects.image_classification.commands.shared import check_all_read, start, write
 from offsites_jax.projects.image_classification.search.overrides import pairs
+from offsites_jax.train.steps import step_of
 
 POINTS = ("0.5,0.5", "0.25,0.25", "0.75,0.6")
 CLASSES_OF_IMAGENET = 1000

@@ -14,10 +14,10 @@ from offsites_jax.errors import UserError
 from offsites_jax.projects.image_classification.commands.shared import (
     check_all_read,
     start,
-    step_of,
     write,
     write_rows,
 )
+from offsites_jax.train.steps import step_of
 
 MOST_BYTES = 4 * 2**30  # of endpoints, which are held in memory
 

@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 
 from offsites_jax.data.atomic import write_atomically
-from offsites_jax.errors import DamagedDataError, UserError
+from offsites_jax.errors import DamagedDataError
 
 
 def write_rows(rows: Iterable[dict[str, Any]], output: str) -> int:
@@ -39,15 +39,6 @@ def start(cpu_devices: int = 0, cache: epath.PathLike | None = None) -> None:
     from offsites_jax.parallel.start import start as start_jax
 
     start_jax(cpu_devices, cache=cache)
-
-
-def step_of(text: str) -> Any:
-    """A step number, or "latest" or "best"."""
-    if text in ("latest", "best"):
-        return text
-    if not text.isdigit():
-        raise UserError(f"--step: {text!r} is neither a number nor latest nor best")
-    return int(text)
 
 
 def check_all_read(errors: dict[str, str], count: int) -> None:

@@ -6,7 +6,8 @@ from typing import Any, Literal
 from etils import epath
 
 from offsites_jax.errors import UserError
-from offsites_jax.projects.image_classification.commands.shared import start, step_of, write
+from offsites_jax.projects.image_classification.commands.shared import start, write
+from offsites_jax.train.steps import step_of
 
 
 def convert(experiment: str, split: str, output: str, shards: int = 1) -> None:

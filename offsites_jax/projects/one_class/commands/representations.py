@@ -5,7 +5,8 @@ import os
 
 from tyro.conf import Positional
 
-from offsites_jax.projects.one_class.commands.shared import LayerChoice, ScorerChoice, start, step_of
+from offsites_jax.projects.one_class.commands.shared import LayerChoice, ScorerChoice, start
+from offsites_jax.train.steps import step_of
 
 
 def fit_scorer(

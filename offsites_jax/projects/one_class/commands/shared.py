@@ -4,8 +4,6 @@ from typing import Any, Literal
 
 from etils import epath
 
-from offsites_jax.errors import UserError
-
 ScorerChoice = Literal["gde", "kde", "knn", "ocsvm", "ocsvm_linear", "gmm", "logit", "dscore"]
 LayerChoice = Literal[
     "pooled", "embeds", "logits",
@@ -19,15 +17,6 @@ def start(cpu_devices: int = 0, cache: epath.PathLike | None = None) -> None:
     from offsites_jax.parallel.start import start as prepare
 
     prepare(cpu_devices, cache=cache)
-
-
-def step_of(text: str) -> Any:
-    """A step number, or "latest" or "best"."""
-    if text in ("latest", "best"):
-        return text
-    if not text.isdigit():
-        raise UserError(f"--step: {text!r} is neither a number nor latest nor best")
-    return int(text)
 
 
 def print_figures(figures: dict[str, Any]) -> None:
